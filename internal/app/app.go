@@ -1,0 +1,160 @@
+// Package app holds the App record, the limits that are in force for it, and
+// the contract of the stores that keep apps. It is told in
+// docs/configuration.md what each field means.
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"sockudo/internal/origin"
+)
+
+var (
+	// ErrNotFound says that the store answered and there is no such app.
+	ErrNotFound = errors.New("app not found")
+	// ErrExists says that an app with this id or key is there already.
+	ErrExists = errors.New("app exists already")
+	// ErrUnavailable says that the store could not be asked; trying again may help.
+	// It never means that the app is unknown.
+	ErrUnavailable = errors.New("app store unavailable")
+)
+
+// Secret is a signing secret. It prints as *** everywhere but through Reveal.
+type Secret string
+
+// String hides the secret.
+func (s Secret) String() string { return "***" }
+
+// GoString hides the secret from %#v.
+func (s Secret) GoString() string { return `"***"` }
+
+// LogValue hides the secret from slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue("***") }
+
+// Reveal returns the secret itself, for signing and for storing.
+func (s Secret) Reveal() string { return string(s) }
+
+// App is one application: a tenant with its credentials, features and limits.
+// An App that a Store returned is shared and must not be changed.
+//
+// A nil limit inherits the server's default; zero switches the limit off.
+type App struct {
+	ID     string
+	Key    string
+	Secret Secret
+	// PreviousSecret is the secret before the last rotation while it is still
+	// accepted, else empty. Both verify; Secret signs.
+	PreviousSecret Secret
+
+	Enabled bool
+
+	MaxConnections           uint32 // open sockets in the whole cluster; 0: no limit
+	EnableClientMessages     bool
+	MaxClientEventsPerSecond uint32 // per socket; 0: no limit
+
+	MaxBackendEventsPerSecond    *uint32
+	MaxReadRequestsPerSecond     *uint32
+	MaxPresenceMembersPerChannel *uint32
+	MaxPresenceMemberSizeInKB    *uint32
+	MaxChannelNameLength         *uint32
+	MaxEventChannelsAtOnce       *uint32
+	MaxEventNameLength           *uint32
+	MaxEventPayloadInKB          *uint32
+	MaxEventBatchSize            *uint32
+
+	// EnableUserAuthentication demands that a connection signs in or joins an
+	// authenticated channel in time (protocol 1.7). It does not switch sign-in off.
+	EnableUserAuthentication *bool
+	EnableWatchlistEvents    *bool
+	// EnableSubscriptionCount sends pusher_internal:subscription_count (protocol 2.10).
+	EnableSubscriptionCount *bool
+	// EnableSignin allows pusher:signin (protocol 2.11); nil means yes.
+	EnableSignin *bool
+	// RequireTLS refuses plain connections with 4000 (protocol 1.4).
+	RequireTLS *bool
+
+	Webhooks       []Webhook
+	AllowedOrigins []string
+
+	// Limits and Origins are derived from the fields above by Prepare and are
+	// what the rest of the server reads.
+	Limits  Limits
+	Origins *origin.List // nil: every origin
+}
+
+// Webhook is one webhook target of an app (configuration section 4.4).
+type Webhook struct {
+	URL            string            `json:"url,omitempty"`
+	LambdaFunction string            `json:"lambda_function,omitempty"`
+	Lambda         *Lambda           `json:"lambda,omitempty"`
+	EventTypes     []string          `json:"event_types"`
+	Filter         *WebhookFilter    `json:"filter,omitempty"`
+	Headers        map[string]string `json:"headers,omitempty"`
+}
+
+// Lambda is an AWS Lambda target.
+type Lambda struct {
+	FunctionName   string `json:"function_name"`
+	Region         string `json:"region,omitempty"`
+	InvocationType string `json:"invocation_type,omitempty"`
+	Qualifier      string `json:"qualifier,omitempty"`
+	EndpointURL    string `json:"endpoint_url,omitempty"`
+}
+
+// WebhookFilter selects channels; all conditions that are given must hold.
+type WebhookFilter struct {
+	ChannelPrefix  *string `json:"channel_prefix"`
+	ChannelSuffix  *string `json:"channel_suffix"`
+	ChannelPattern *string `json:"channel_pattern"`
+	ChannelType    *string `json:"channel_type,omitempty"`
+}
+
+// Limits are the limits in force for an app. Zero means: no limit.
+type Limits struct {
+	ChannelNameLength      int // characters
+	EventNameLength        int // characters
+	EventPayloadBytes      int // of the final data string
+	EventChannels          int // per publish
+	BatchSize              int // events
+	PresenceMembers        int // distinct users per channel
+	PresenceMemberBytes    int // of the compact user_info
+	ClientEventsPerSecond  int // per socket
+	BackendEventsPerSecond int // per node
+	ReadRequestsPerSecond  int // per node
+	MaxConnections         int
+}
+
+// Secrets returns the secrets that verify signatures, the signing one first.
+func (a *App) Secrets() []Secret {
+	if a.PreviousSecret == "" {
+		return []Secret{a.Secret}
+	}
+	return []Secret{a.Secret, a.PreviousSecret}
+}
+
+// A Store finds apps. Both methods return ErrNotFound for an app that is not
+// there and an error wrapping ErrUnavailable when it could not be asked. The
+// match of id and key is byte-exact.
+type Store interface {
+	ByID(ctx context.Context, id string) (*App, error)
+	ByKey(ctx context.Context, key string) (*App, error)
+}
+
+// An Editor is a Store whose apps can be listed and changed.
+type Editor interface {
+	// List calls yield for every app in order of id until it returns false.
+	List(ctx context.Context, yield func(*App) bool) error
+	Create(ctx context.Context, a *App) error // ErrExists
+	Update(ctx context.Context, a *App) error // ErrNotFound
+	Upsert(ctx context.Context, a *App) error // atomic, safe when many nodes start together
+	Delete(ctx context.Context, id string) error // ErrNotFound
+}
+
+// A Pinger is a Store that can say whether it is well. Any returns whether at
+// least one app exists, in constant time.
+type Pinger interface {
+	Ping(ctx context.Context) error
+	Any(ctx context.Context) (bool, error)
+}
