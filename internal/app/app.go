@@ -146,9 +146,9 @@ type Store interface {
 type Editor interface {
 	// List calls yield for every app in order of id until it returns false.
 	List(ctx context.Context, yield func(*App) bool) error
-	Create(ctx context.Context, a *App) error // ErrExists
-	Update(ctx context.Context, a *App) error // ErrNotFound
-	Upsert(ctx context.Context, a *App) error // atomic, safe when many nodes start together
+	Create(ctx context.Context, a *App) error    // ErrExists
+	Update(ctx context.Context, a *App) error    // ErrNotFound
+	Upsert(ctx context.Context, a *App) error    // atomic, safe when many nodes start together
 	Delete(ctx context.Context, id string) error // ErrNotFound
 }
 

@@ -1,0 +1,417 @@
+package hub
+
+import (
+	"sync"
+	"time"
+
+	"sockudo/internal/metrics"
+	"sockudo/internal/protocol"
+	"sockudo/internal/ws"
+)
+
+const (
+	// chunk is how many sends happen under one hold of a channel's lock: about
+	// 15 µs, the longest that a join waits for a broadcast.
+	chunk = 256
+	// inline is up to how many subscribers the publisher itself sends to; above
+	// it a goroutine does, so that no event loop is busy with a large channel.
+	inline = 256
+	// maxWaiting bounds the broadcasts of one channel that are not sent yet.
+	maxWaiting = 1024
+	// countInterval is the pause between two subscription_count events of a
+	// channel with more than protocol.SubscriptionCountQuiet subscribers.
+	countInterval = 5 * time.Second
+)
+
+// A Channel is the local part of a channel. All broadcasts take their order
+// under its lock; one walker at a time sends them, in chunks.
+type Channel struct {
+	// Fixed at creation.
+	name   string
+	kind   protocol.Kind
+	series metrics.ChannelType
+	ns     *Namespace
+
+	mu      sync.Mutex // guards what follows
+	slots   []slot
+	members map[string]*member // presence channels only
+	greet   *ws.Frame          // success frame, until the members change
+	pins    int
+	gone    bool // out of the table for good
+
+	seq     uint64 // broadcasts that have their place in the order
+	waiting []broadcast
+	walking bool
+	pos     int // slots before it have been sent the broadcast being walked
+
+	last lastEvent // cache channels only
+
+	counted   bool      // subscription_count is on
+	countAt   time.Time // when it was last sent
+	countHeld bool      // a change has not been told yet
+}
+
+// A slot is a subscriber as the fan-out sees it. since is the number of
+// broadcasts that were ordered before it joined and are not for it.
+type slot struct {
+	conn  *ws.Conn
+	since uint64
+	sub   *Subscription
+}
+
+type member struct {
+	info  string
+	conns int
+}
+
+// A broadcast is a frame with its place in a channel's order.
+type broadcast struct {
+	frame  *ws.Frame
+	except *ws.Conn
+	seq    uint64
+	at     time.Time // when it was published; zero: not measured
+}
+
+// Name returns the channel's name.
+func (c *Channel) Name() string { return c.name }
+
+// Kind returns the channel's class.
+func (c *Channel) Kind() protocol.Kind { return c.kind }
+
+// Series returns the class that metrics book the channel under.
+func (c *Channel) Series() metrics.ChannelType { return c.series }
+
+// Unpin allows the channel to be forgotten again.
+func (c *Channel) Unpin() {
+	c.mu.Lock()
+	c.pins--
+	gone := c.reap()
+	c.mu.Unlock()
+	if gone {
+		c.ns.shard(c.name).forget(c)
+	}
+}
+
+// reap marks a channel that nothing needs any more. Its caller takes it out of
+// the table after unlocking.
+func (c *Channel) reap() bool {
+	if !c.gone && len(c.slots) == 0 && c.pins == 0 && c.last.unsaved == nil {
+		c.gone = true
+		return true
+	}
+	return false
+}
+
+// Subscriptions returns the number of subscribed sockets.
+func (c *Channel) Subscriptions() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.slots)
+}
+
+// Counts returns the number of subscribed sockets and of distinct members.
+func (c *Channel) Counts() (subscriptions, users int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.slots), len(c.members)
+}
+
+// Members returns the ids of the members, in no order.
+func (c *Channel) Members() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := make([]string, 0, len(c.members))
+	for id := range c.members {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// A Join says how a socket joins a channel.
+type Join struct {
+	Member     *protocol.Member // presence channels only
+	MaxMembers int              // distinct users; 0: no limit
+	Count      bool             // subscription_count is on for the app
+	// Replay is queued for the socket right after its success frame: the last
+	// event of a cache channel or the miss, as read at Version.
+	Replay  *ws.Frame
+	Version uint64
+}
+
+// Joined are the facts about a join, for webhooks.
+type Joined struct {
+	First         bool // the channel was vacant
+	NewMember     bool
+	Subscriptions int
+}
+
+// Join adds s to the channel and queues its success frame, so that no
+// broadcast can overtake it and every later one follows it. The others learn
+// of a new member. It returns ErrSubscribed, ErrFull or, for a cache channel,
+// ErrStale when Version is not the channel's version any more.
+func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
+	if s.Subscription(c.name) != nil {
+		return Joined{}, ErrSubscribed
+	}
+	c.mu.Lock()
+	if j.Replay != nil {
+		if c.last.unsaved != nil {
+			j.Replay = c.last.unsaved
+		} else if j.Version != c.last.version {
+			c.mu.Unlock()
+			return Joined{}, ErrStale
+		}
+	}
+	var out Joined
+	sub := &Subscription{socket: s, channel: c, slot: len(c.slots)}
+	if j.Member != nil {
+		var err error
+		if out.NewMember, err = c.enter(*j.Member, j.MaxMembers); err != nil {
+			c.mu.Unlock()
+			return Joined{}, err
+		}
+		sub.user = j.Member.ID
+	}
+	c.slots = append(c.slots, slot{conn: s.Conn, since: c.seq, sub: sub})
+	s.add(sub)
+	out.First = len(c.slots) == 1
+	out.Subscriptions = len(c.slots)
+	s.Send(c.greeting())
+	if j.Replay != nil {
+		s.Send(j.Replay)
+	}
+	if out.NewMember {
+		m := protocol.Member{ID: j.Member.ID, Info: c.members[j.Member.ID].info}
+		c.order(ws.TextFrame(protocol.AppendMemberAdded(nil, c.name, m)), s.Conn, time.Time{})
+	}
+	c.counted = j.Count
+	c.countChanged()
+	c.send() // unlocks
+
+	m := c.ns.metrics
+	m.Subscribed(c.series)
+	if out.First {
+		m.ChannelOpened(c.series)
+	}
+	if out.NewMember {
+		m.PresenceMembers(1)
+	}
+	return out, nil
+}
+
+// enter counts one more connection of a member and reports whether the member is new.
+func (c *Channel) enter(m protocol.Member, limit int) (bool, error) {
+	if present := c.members[m.ID]; present != nil {
+		present.conns++ // the first user_info stays until the user has left
+		return false, nil
+	}
+	if limit > 0 && len(c.members) >= limit {
+		return false, ErrFull
+	}
+	if c.members == nil {
+		c.members = map[string]*member{}
+	}
+	c.members[m.ID] = &member{info: m.Info, conns: 1}
+	c.greet = nil
+	return true, nil
+}
+
+// greeting returns the success frame of the channel as it is now.
+func (c *Channel) greeting() *ws.Frame {
+	if c.greet != nil {
+		return c.greet
+	}
+	if !c.kind.Is(protocol.Presence) {
+		c.greet = ws.TextFrame(protocol.AppendSucceeded(nil, c.name))
+		return c.greet
+	}
+	c.greet = ws.TextFrame(protocol.AppendPresence(nil, c.name, func(yield func(protocol.Member) bool) {
+		for id, m := range c.members {
+			if !yield(protocol.Member{ID: id, Info: m.info}) {
+				return
+			}
+		}
+	}))
+	return c.greet
+}
+
+// Left are the facts about a leave, for webhooks.
+type Left struct {
+	Last          bool   // the channel is vacant now
+	Member        string // the member who is gone, or ""
+	Subscriptions int
+}
+
+// Leave ends a subscription. The others learn of a member who is gone.
+func (sub *Subscription) Leave() Left {
+	c := sub.channel
+	c.mu.Lock()
+	c.remove(sub.slot)
+	sub.socket.drop(sub)
+	out := Left{Last: len(c.slots) == 0, Subscriptions: len(c.slots)}
+	if m := c.members[sub.user]; m != nil {
+		if m.conns--; m.conns == 0 {
+			delete(c.members, sub.user)
+			c.greet = nil
+			out.Member = sub.user
+			c.order(ws.TextFrame(protocol.AppendMemberRemoved(nil, c.name, sub.user)), nil, time.Time{})
+		}
+	}
+	c.countChanged()
+	gone := c.reap()
+	c.send() // unlocks
+	if gone {
+		c.ns.shard(c.name).forget(c)
+	}
+
+	m := c.ns.metrics
+	m.Unsubscribed(c.series)
+	if out.Last {
+		m.ChannelClosed(c.series)
+	}
+	if out.Member != "" {
+		m.PresenceMembers(-1)
+	}
+	return out
+}
+
+// remove takes slot i out. While a broadcast is walked, the slots before pos
+// have been served and must stay together: a slot that moves across pos would
+// be served twice or never.
+func (c *Channel) remove(i int) {
+	if c.walking && i < c.pos {
+		c.pos--
+		c.move(c.pos, i)
+		i = c.pos
+	}
+	last := len(c.slots) - 1
+	c.move(last, i)
+	c.slots[last] = slot{}
+	c.slots = c.slots[:last]
+	if n := cap(c.slots); n > 64 && len(c.slots) < n/4 {
+		c.slots = append(make([]slot, 0, n/2), c.slots...)
+	}
+}
+
+func (c *Channel) move(from, to int) {
+	if from != to {
+		c.slots[to] = c.slots[from]
+		c.slots[to].sub.slot = to
+	}
+}
+
+// Publish orders a frame for all subscribers but except and sends it. It
+// returns ErrBusy when too many broadcasts wait already.
+func (c *Channel) Publish(f *ws.Frame, except *ws.Conn, at time.Time) error {
+	c.mu.Lock()
+	if len(c.waiting) >= maxWaiting {
+		c.mu.Unlock()
+		return ErrBusy
+	}
+	c.order(f, except, at)
+	c.send() // unlocks
+	return nil
+}
+
+// order gives a frame its place behind all earlier ones. The caller sends.
+func (c *Channel) order(f *ws.Frame, except *ws.Conn, at time.Time) {
+	c.seq++
+	if len(c.slots) == 0 {
+		return
+	}
+	c.waiting = append(c.waiting, broadcast{frame: f, except: except, seq: c.seq, at: at})
+}
+
+// send unlocks the channel after it has sent what waits, or has seen to it
+// that somebody does.
+func (c *Channel) send() {
+	switch {
+	case c.walking || len(c.waiting) == 0:
+		c.mu.Unlock()
+	case len(c.slots) > inline:
+		c.walking = true
+		c.ns.hub.walks.Add(1)
+		c.mu.Unlock()
+		go func() {
+			defer c.ns.hub.walks.Done()
+			c.mu.Lock()
+			c.walk()
+		}()
+	default:
+		c.walking = true
+		c.walk()
+	}
+}
+
+// walk sends all that waits and unlocks. It lets others at the lock after
+// every chunk.
+func (c *Channel) walk() {
+	for len(c.waiting) > 0 {
+		b := c.waiting[0]
+		c.waiting[0] = broadcast{}
+		c.waiting = c.waiting[1:]
+		if len(c.waiting) == 0 {
+			c.waiting = nil
+		}
+		sent := 0
+		for c.pos = 0; c.pos < len(c.slots); {
+			stop := min(c.pos+chunk, len(c.slots))
+			for i := c.pos; i < stop; i++ {
+				s := &c.slots[i]
+				if s.since < b.seq && s.conn != b.except && s.conn.Send(b.frame) {
+					sent++
+				}
+			}
+			c.pos = stop
+			if stop < len(c.slots) {
+				c.mu.Unlock()
+				c.mu.Lock()
+			}
+		}
+		if sent > 0 {
+			c.ns.metrics.Sent(sent, sent*b.frame.Size())
+			if !b.at.IsZero() {
+				c.ns.metrics.Broadcast(c.series, sent, time.Since(b.at))
+			}
+		}
+	}
+	c.walking = false
+	c.mu.Unlock()
+}
+
+// countChanged tells the subscribers how many they are, or remembers to do so
+// when that was told a moment ago (section 2.10).
+func (c *Channel) countChanged() {
+	if !c.counted || !c.kind.Counted() || c.countHeld {
+		return
+	}
+	now := time.Now()
+	if len(c.slots) > protocol.SubscriptionCountQuiet && now.Sub(c.countAt) < countInterval {
+		c.countHeld = true
+		h := c.ns.hub
+		h.countMu.Lock() // a leaf: nothing is taken below it
+		h.counts = append(h.counts, c)
+		h.countMu.Unlock()
+		return
+	}
+	c.sendCount(now)
+}
+
+func (c *Channel) sendCount(now time.Time) {
+	c.countAt = now
+	c.order(ws.TextFrame(protocol.AppendCount(nil, c.name, len(c.slots))), nil, time.Time{})
+}
+
+// flushCount sends a count that was held back, if it is due, and reports
+// whether nothing is held any more.
+func (c *Channel) flushCount(now time.Time) bool {
+	c.mu.Lock()
+	if len(c.slots) > protocol.SubscriptionCountQuiet && now.Sub(c.countAt) < countInterval {
+		c.mu.Unlock()
+		return false
+	}
+	c.countHeld = false
+	c.sendCount(now)
+	c.send() // unlocks
+	return true
+}

@@ -1,0 +1,171 @@
+// Package session is one connected client: admission, liveness, and what its
+// messages cause. Its callbacks run on the event loop of the connection and do
+// not wait; what may wait goes through ws.Conn.Await.
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sockudo/internal/app"
+	"sockudo/internal/hub"
+	"sockudo/internal/metrics"
+	"sockudo/internal/node"
+	"sockudo/internal/protocol"
+	"sockudo/internal/ws"
+)
+
+// Options are the parts of a gate that have a default.
+type Options struct {
+	ActivityTimeout time.Duration // silence before the server pings; 0: 120 s
+	PongTimeout     time.Duration // silence after the ping before 4201; 0: 30 s
+	AuthTimeout     time.Duration // for apps with EnableUserAuthentication; 0: 1 h
+	LookupTimeout   time.Duration // bound of finding the app; 0: 5 s
+	StrictProtocol  bool          // a missing protocol parameter is refused with 4008
+	PathPrefix      string        // paths are also served below it; "" or "/": none
+	TrustProxy      bool          // X-Forwarded-Proto is believed
+	MaxConnections  int           // of this node; 0: no limit
+	// MaxSubscriptions bounds the channels of one connection; 0: no limit.
+	MaxSubscriptions int
+	// Limit is asked about each upgrade after the draining check; what it
+	// returns refuses the upgrade over HTTP. nil: nobody is refused.
+	Limit   func(r *http.Request) *ws.Refusal
+	Metrics *metrics.Metrics // nil: nothing is counted
+	Log     *slog.Logger     // nil: nothing is logged
+}
+
+// A Gate admits connections (protocol 1.4) and makes their sessions.
+type Gate struct {
+	apps     app.Store
+	hub      *hub.Hub
+	node     *node.Node
+	opts     Options
+	log      *slog.Logger
+	prefix   string
+	draining atomic.Bool
+}
+
+// NewGate returns a gate to n for the apps of a store.
+func NewGate(apps app.Store, h *hub.Hub, n *node.Node, opts Options) *Gate {
+	setDefault(&opts.ActivityTimeout, 120*time.Second)
+	setDefault(&opts.PongTimeout, 30*time.Second)
+	setDefault(&opts.AuthTimeout, time.Hour)
+	setDefault(&opts.LookupTimeout, 5*time.Second)
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Gate{
+		apps:   apps,
+		hub:    h,
+		node:   n,
+		opts:   opts,
+		log:    opts.Log.With("component", "session"),
+		prefix: strings.TrimSuffix(opts.PathPrefix, "/"),
+	}
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// Drain makes the gate answer every further upgrade with 503, so that a
+// balancer picks another node.
+func (g *Gate) Drain() { g.draining.Store(true) }
+
+// Accept is the ws.Accept of the server. Only what a balancer should see is
+// refused over HTTP; everything else is told after the upgrade, because
+// pusher-js takes a failed upgrade for a network fault and retries for ever.
+func (g *Gate) Accept(r *http.Request) (ws.Handler, *ws.Refusal) {
+	if g.draining.Load() {
+		return nil, &ws.Refusal{
+			Status: http.StatusServiceUnavailable,
+			Header: http.Header{"Retry-After": {"1"}},
+			Body:   "The server is shutting down.\n",
+		}
+	}
+	if g.opts.Limit != nil {
+		if refusal := g.opts.Limit(r); refusal != nil {
+			return nil, refusal
+		}
+	}
+	s := &Session{gate: g}
+	s.refusal = g.admit(r, s)
+	return s, nil
+}
+
+// admit runs the checks of an upgrade that do not need the hub and sets the
+// session's app.
+func (g *Gate) admit(r *http.Request, s *Session) *protocol.Error {
+	key, ok := g.appKey(r.URL)
+	if !ok {
+		g.opts.Metrics.ConnectionError("unknown", "websocket_upgrade_failed")
+		return &protocol.Error{Code: protocol.CodePathNotFound, Message: "Path not found"}
+	}
+	if err := protocol.CheckVersion(firstQuery(r.URL.RawQuery, "protocol"), g.opts.StrictProtocol); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), g.opts.LookupTimeout)
+	defer cancel()
+	a, err := g.apps.ByKey(ctx, key)
+	switch {
+	case errors.Is(err, app.ErrNotFound):
+		g.opts.Metrics.ConnectionError("unknown", "app_not_found")
+		return &protocol.Error{Code: protocol.CodeUnknownApp,
+			Message: "App key " + key + " not in this cluster. Did you forget to specify the cluster?"}
+	case err != nil:
+		// Not 4001: clients would give up, and the app may well exist.
+		g.log.Warn("app not looked up", "err", err)
+		g.opts.Metrics.ConnectionError("unknown", "app_validation_failed")
+		return &protocol.Error{Code: protocol.CodeOverCapacity, Message: "Applications cannot be looked up now, try again"}
+	}
+	s.app = a
+	if !a.Enabled {
+		g.opts.Metrics.ConnectionError(a.ID, "app_disabled")
+		return &protocol.Error{Code: protocol.CodeAppDisabled, Message: "Application disabled"}
+	}
+	if a.RequireTLS != nil && *a.RequireTLS && !g.secure(r) {
+		return &protocol.Error{Code: protocol.CodeTLSRequired,
+			Message: "Application only accepts SSL connections, reconnect using wss://"}
+	}
+	if _, present := r.Header["Origin"]; !a.Origins.Allows(r.Header.Get("Origin"), present) {
+		g.opts.Metrics.ConnectionError(a.ID, "origin_not_allowed")
+		return &protocol.Error{Code: protocol.CodeUnauthorized, Message: "Origin not allowed"}
+	}
+	return nil
+}
+
+// appKey returns the KEY of /app/KEY, with or without the prefix and one
+// trailing slash, percent-decoded.
+func (g *Gate) appKey(u *url.URL) (string, bool) {
+	path := u.EscapedPath()
+	rest, ok := strings.CutPrefix(path, "/app/")
+	if !ok && g.prefix != "" {
+		rest, ok = strings.CutPrefix(path, g.prefix+"/app/")
+	}
+	rest = strings.TrimSuffix(rest, "/")
+	if !ok || rest == "" || strings.Contains(rest, "/") {
+		return "", false
+	}
+	key, err := url.PathUnescape(rest)
+	return key, err == nil
+}
+
+// firstQuery returns the first value of a query parameter. Pairs that are
+// malformed are passed over.
+func firstQuery(rawQuery, name string) string {
+	values, _ := url.ParseQuery(rawQuery)
+	return values.Get(name)
+}
+
+// secure reports whether the client's connection is encrypted.
+func (g *Gate) secure(r *http.Request) bool {
+	return r.TLS != nil || g.opts.TrustProxy && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}

@@ -1,0 +1,233 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"sockudo/internal/app"
+	"sockudo/internal/hub"
+	"sockudo/internal/metrics"
+	"sockudo/internal/protocol"
+	"sockudo/internal/ws"
+)
+
+// A Session is one connected client. All of it is owned by the callbacks of
+// its connection, which never run at the same time.
+type Session struct {
+	gate    *Gate
+	app     *app.App
+	sock    hub.Socket
+	metrics *metrics.App
+
+	refusal  *protocol.Error  // why the client is not admitted
+	open     bool             // registered with the hub
+	probed   time.Time        // when the client was pinged without an answer yet
+	deadline time.Time        // of the authorization; zero: none, or met
+	rate     *rateWindow      // of client events, from the first one on
+	user     *protocol.Member // who is signed in, as a presence member; nil: nobody
+}
+
+var (
+	pingFrame = ws.TextFrame([]byte(protocol.Ping))
+	pongFrame = ws.TextFrame([]byte(protocol.Pong))
+)
+
+// Open greets the client or tells it why it may not stay.
+func (s *Session) Open(c *ws.Conn) {
+	s.sock.Conn = c
+	if s.refusal == nil {
+		s.refusal = s.register()
+	}
+	if s.refusal != nil {
+		s.sock.Fail(s.refusal.Code, s.refusal.Message)
+		return
+	}
+	s.open = true
+	s.metrics = s.sock.Namespace().Metrics()
+	s.metrics.ConnectionOpened()
+	seconds := int(s.gate.opts.ActivityTimeout / time.Second)
+	s.sock.Send(ws.TextFrame(protocol.AppendEstablished(nil, s.sock.ID, max(seconds, 1))))
+	now := time.Now()
+	if s.mustAuthorize() {
+		s.deadline = now.Add(s.gate.opts.AuthTimeout)
+	}
+	s.schedule(now)
+}
+
+// register gives the client its place in the hub.
+func (s *Session) register() *protocol.Error {
+	limit := s.gate.opts.MaxConnections
+	if s.app.Limits.MaxConnections == 0 && limit > 0 && s.gate.hub.Connections() >= limit {
+		return errCapacity
+	}
+	s.sock.ID = protocol.NewSocketID()
+	// A connection that still has to prove itself does not count (protocol 1.7).
+	err := s.gate.hub.App(s.app.ID).Add(&s.sock, !s.mustAuthorize(), s.app.Limits.MaxConnections)
+	if err != nil {
+		s.gate.opts.Metrics.ConnectionError(s.app.ID, "over_connection_quota")
+		return errQuota(s.app)
+	}
+	if limit > 0 && s.gate.hub.Connections() > limit {
+		s.sock.Namespace().Remove(&s.sock)
+		return errCapacity
+	}
+	return nil
+}
+
+var errCapacity = &protocol.Error{Code: protocol.CodeOverCapacity, Message: "Over capacity"}
+
+func errQuota(a *app.App) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeOverQuota,
+		Message: "Application is over connection quota: max_connections is " + strconv.Itoa(a.Limits.MaxConnections)}
+}
+
+func (s *Session) mustAuthorize() bool {
+	return s.app.EnableUserAuthentication != nil && *s.app.EnableUserAuthentication
+}
+
+// authorized notes that the client signed in or joined an authenticated
+// channel; from now on it counts.
+func (s *Session) authorized() {
+	if s.deadline.IsZero() {
+		return
+	}
+	s.deadline = time.Time{}
+	if err := s.sock.Namespace().Count(&s.sock, s.app.Limits.MaxConnections); err != nil {
+		s.fail(errQuota(s.app))
+	}
+}
+
+// Wake pings a silent client, gives up on one that does not answer, and on one
+// that is not authorized in time (protocol 1.6, 1.7).
+func (s *Session) Wake(c *ws.Conn, now time.Time) {
+	if !s.open {
+		return
+	}
+	if !s.deadline.IsZero() && !now.Before(s.deadline) {
+		s.fail(&protocol.Error{Code: protocol.CodeUnauthorized, Message: "Connection not authorized within timeout"})
+		return
+	}
+	heard := c.LastRead()
+	if heard.After(s.probed) {
+		s.probed = time.Time{}
+	}
+	switch {
+	case s.probed.IsZero() && now.Sub(heard) >= s.gate.opts.ActivityTimeout:
+		// Three of the official clients answer only the control ping, and some
+		// intermediaries answer that one themselves: send both.
+		s.probed = now
+		c.Ping(nil)
+		s.sock.Send(pingFrame)
+	case !s.probed.IsZero() && now.Sub(s.probed) >= s.gate.opts.PongTimeout:
+		s.fail(&protocol.Error{Code: protocol.CodePongTimeout, Message: "Pong reply not received in time"})
+		return
+	}
+	s.schedule(now)
+}
+
+// schedule asks to be woken when something may be due.
+func (s *Session) schedule(now time.Time) {
+	at := s.probed.Add(s.gate.opts.PongTimeout)
+	if s.probed.IsZero() {
+		heard := s.sock.Conn.LastRead()
+		if heard.IsZero() {
+			heard = now
+		}
+		at = heard.Add(s.gate.opts.ActivityTimeout)
+	}
+	if !s.deadline.IsZero() && s.deadline.Before(at) {
+		at = s.deadline
+	}
+	s.sock.Conn.WakeAt(at)
+}
+
+// Closed takes back all that the connection had.
+func (s *Session) Closed(_ *ws.Conn, err error) {
+	if !s.open {
+		return
+	}
+	s.open = false
+	s.gate.node.Gone(&s.sock)
+	s.metrics.ConnectionClosed()
+	s.gate.log.Debug("connection closed", "app_id", s.app.ID, "socket_id", s.sock.ID, "err", err)
+}
+
+// Message handles one frame of the client.
+func (s *Session) Message(c *ws.Conn, payload []byte) {
+	if !s.open {
+		return // refused; the close is on its way
+	}
+	s.metrics.Received(len(payload))
+	m, err := protocol.Decode(payload)
+	if err != nil {
+		kind := "invalid_message_format"
+		if errors.Is(err, protocol.ErrNoEvent) {
+			kind = "missing_event_name"
+		}
+		s.metrics.ConnectionError(kind)
+		s.soft(protocol.CodeGeneric, err.Error())
+		return
+	}
+	switch m.Event {
+	case protocol.EventPing:
+		s.sock.Send(pongFrame)
+	case protocol.EventPong:
+	case protocol.EventSubscribe:
+		s.report(s.subscribe(c, m.Data))
+	case protocol.EventUnsubscribe:
+		s.report(s.unsubscribe(m.Data))
+	case protocol.EventSignin:
+		s.report(s.signin(m.Data))
+	default:
+		if protocol.ClientEvent(m.Event) {
+			s.report(s.clientEvent(&m))
+			return
+		}
+		s.soft(protocol.CodeGeneric, "Unknown event: "+clip(m.Event))
+	}
+}
+
+// clip shortens what a client sent for an error text.
+func clip(text string) string {
+	const most = 200
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "…"
+}
+
+// report tells the client of an error. Whatever is not made for clients stays
+// inside.
+func (s *Session) report(err error) {
+	if err == nil {
+		return
+	}
+	if sub, ok := errors.AsType[*protocol.SubscriptionError](err); ok {
+		if sub.Type == protocol.TypeAuthError {
+			s.metrics.ConnectionError("authentication_failed")
+		}
+		s.sock.Send(ws.TextFrame(protocol.AppendSubscriptionError(nil, sub)))
+		s.soft(sub.Code, sub.Message)
+		return
+	}
+	if e, ok := errors.AsType[*protocol.Error](err); ok {
+		s.soft(e.Code, e.Message)
+		return
+	}
+	s.gate.log.Error("message failed", "app_id", s.app.ID, "socket_id", s.sock.ID, "err", err)
+	s.soft(protocol.CodeGeneric, "The server could not do this now, try again")
+}
+
+// soft sends a pusher:error and leaves the connection open.
+func (s *Session) soft(code int, message string) {
+	s.sock.Send(ws.TextFrame(protocol.AppendError(nil, code, message)))
+}
+
+// fail ends the connection.
+func (s *Session) fail(e *protocol.Error) { s.sock.Fail(e.Code, e.Message) }
+
+// background is the context of what a message causes. The connection's end
+// does not cancel it: what was begun is finished, within the driver's own bounds.
+func (s *Session) background() context.Context { return context.Background() }
