@@ -27,6 +27,9 @@ func RedactURL(s string) string {
 // RedactText returns the message s with the credentials of every URL in it
 // masked. Within a message a URL ends at a blank, a quote or a comma.
 func RedactText(s string) string {
+	if !strings.Contains(s, "://") {
+		return s
+	}
 	return urlInText.ReplaceAllStringFunc(s, RedactURL)
 }
 
