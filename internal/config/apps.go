@@ -89,28 +89,26 @@ func (d *decoder) apps(path string, v *value) []*app.App {
 		d.fail(path, v.line, "expected a list, got %s", v)
 		return nil
 	}
-	inner := *d
-	inner.report = &Report{sources: map[string]Source{}} // nobody asks where a member of an app comes from
+	d.inApp = true
+	defer func() { d.inApp = false }()
 	var apps []*app.App
-	lineOf := map[string]int{} // by id
+	seenAt := map[string]int{} // line by id
 	for i, item := range v.items {
 		itemPath := fmt.Sprintf("%s[%d]", path, i)
 		var f appFields
-		inner.object(itemPath, item, reflect.ValueOf(&f).Elem())
-		a := inner.app(itemPath, item, &f)
+		d.object(itemPath, item, reflect.ValueOf(&f).Elem())
+		a := d.app(itemPath, item, &f)
 		if a == nil {
 			continue
 		}
-		if first, ok := lineOf[a.ID]; ok {
+		if first, ok := seenAt[a.ID]; ok {
 			d.report.warn(d.at(item.line), itemPath, "app %q is in line %d too; this one counts", a.ID, first)
 			apps = slices.DeleteFunc(apps, func(b *app.App) bool { return b.ID == a.ID })
 		}
-		lineOf[a.ID] = item.line
+		seenAt[a.ID] = item.line
 		d.report.sources[appKey(a.ID)] = d.at(item.line)
 		apps = append(apps, a)
 	}
-	d.report.Warnings = append(d.report.Warnings, inner.report.Warnings...)
-	d.report.Infos = append(d.report.Infos, inner.report.Infos...)
 	return apps
 }
 
@@ -132,9 +130,9 @@ func (d *decoder) app(path string, v *value, f *appFields) *app.App {
 	if f.Policy != nil {
 		d.policy(path, v, f)
 	}
-	d.origins(join(path, "allowed_origins"), v, f.AllowedOrigins)
-	hooks := d.webhooks(join(path, "webhooks"), v, f)
-	if !ok {
+	valid := d.origins(path, v, f)
+	hooks := d.webhooks(path, v, f)
+	if !ok || !valid {
 		return nil
 	}
 	return f.app(hooks)
@@ -200,17 +198,24 @@ func lineOf(v *value, i int, names ...string) int {
 	return line
 }
 
-func (d *decoder) origins(path string, v *value, patterns []string) {
-	at := []string{"allowed_origins"}
-	if v.present("policy") != nil {
-		at = []string{"policy", "channels", "allowed_origins"}
+// place returns where in an app a member is written.
+func (f *appFields) place(nested ...string) []string {
+	if f.Policy != nil {
+		return append([]string{"policy"}, nested...)
 	}
-	_, errs := origin.ParseLenient(patterns)
+	return nested[len(nested)-1:]
+}
+
+func (d *decoder) origins(path string, v *value, f *appFields) bool {
+	at := f.place("channels", "allowed_origins")
+	_, errs := origin.ParseLenient(f.AllowedOrigins)
 	for _, err := range errs {
 		if e, ok := errors.AsType[*origin.Error](err); ok {
-			d.fail(fmt.Sprintf("%s[%d]", path, e.Index), lineOf(v, e.Index, at...), "%v", e)
+			key := fmt.Sprintf("%s.%s[%d]", path, strings.Join(at, "."), e.Index)
+			d.fail(key, lineOf(v, e.Index, at...), "%v", e)
 		}
 	}
+	return len(errs) == 0
 }
 
 var eventTypes = []string{
@@ -221,14 +226,11 @@ var eventTypes = []string{
 // webhooks builds the webhooks of an app. One without a usable target is left
 // out, so that it does not keep the others from working.
 func (d *decoder) webhooks(path string, v *value, f *appFields) []app.Webhook {
-	at := []string{"webhooks"}
-	if f.Policy != nil {
-		at = []string{"policy", "webhooks"}
-	}
+	at := f.place("webhooks")
 	var hooks []app.Webhook
 	for i, w := range f.Webhooks {
 		line := lineOf(v, i, at...)
-		itemPath := fmt.Sprintf("%s[%d]", path, i)
+		itemPath := fmt.Sprintf("%s.%s[%d]", path, strings.Join(at, "."), i)
 		if w.EventTypes == nil {
 			d.fail(join(itemPath, "event_types"), line, "must not be missing")
 			continue

@@ -72,6 +72,7 @@ type decoder struct {
 	report *Report
 	faults *faults
 	types  map[reflect.Type][]field
+	inApp  bool // nobody asks where a member of an app comes from
 }
 
 func (d *decoder) at(line int) Source { return Source{Kind: FromFile, Name: d.file, Line: line} }
@@ -113,7 +114,9 @@ func (d *decoder) object(path string, v *value, dst reflect.Value) {
 			continue
 		}
 		d.set(join(path, name), m.line, f, m.val, dst.FieldByIndex(f.index))
-		d.report.sources[join(path, f.key)] = d.at(m.line)
+		if !d.inApp {
+			d.report.sources[join(path, f.key)] = d.at(m.line)
+		}
 	}
 	for _, m := range v.members {
 		if !known[m.key] {
