@@ -136,7 +136,7 @@ type DatabasePooling struct {
 
 // Redis is the Redis that all components share unless they have their own.
 type Redis struct {
-	Host             string         `key:"host"` // may be a URL
+	Host             URL            `key:"host"`
 	Port             uint16         `key:"port"`
 	DB               uint32         `key:"db"`
 	Username         string         `key:"username"`
@@ -150,14 +150,14 @@ type Redis struct {
 
 // SentinelNode is one Sentinel; localhost:26379 where nothing is said.
 type SentinelNode struct {
-	Host string `key:"host"`
+	Host URL    `key:"host"` // or only a name, perhaps with a port
 	Port uint16 `key:"port"`
 }
 
 // ClusterNode is one seed of a Redis Cluster; 127.0.0.1:7000 where nothing is
 // said. URL gives its address.
 type ClusterNode struct {
-	Host string `key:"host"`
+	Host URL    `key:"host"` // or only a name, perhaps with a port
 	Port uint16 `key:"port"`
 }
 
@@ -166,7 +166,7 @@ type ClusterNode struct {
 type DynamoDB struct {
 	Region          string `key:"region"`
 	TableName       string `key:"table_name"`
-	EndpointURL     string `key:"endpoint_url" alias:"endpoint"`
+	EndpointURL     URL    `key:"endpoint_url" alias:"endpoint"`
 	AccessKeyID     string `key:"aws_access_key_id" alias:"access_key"`
 	SecretAccessKey Secret `key:"aws_secret_access_key" alias:"secret_key"`
 	ProfileName     string `key:"aws_profile_name" alias:"profile_name"`
@@ -212,9 +212,9 @@ type QueueRedisCluster struct {
 // QueueSQS is about the driver sqs.
 type QueueSQS struct {
 	Region            string `key:"region"`
-	QueueURLPrefix    string `key:"queue_url_prefix"`
+	QueueURLPrefix    URL    `key:"queue_url_prefix"`
 	VisibilityTimeout int32  `key:"visibility_timeout" min:"0" max:"43200"` // s
-	EndpointURL       string `key:"endpoint_url"`
+	EndpointURL       URL    `key:"endpoint_url"`
 	MaxMessages       int32  `key:"max_messages"`      // 1 to 10, clamped
 	WaitTimeSeconds   int32  `key:"wait_time_seconds"` // 0 to 20, clamped
 	Concurrency       uint32 `key:"concurrency"`

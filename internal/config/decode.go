@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -239,6 +240,9 @@ func scalar(f field, v *value, dst reflect.Value) error {
 	case reflect.String:
 	default:
 		want = want || v.kind == kindNumber
+	}
+	if !want && dst.Type() == reflect.TypeFor[Secret]() {
+		return errors.New("expected a string") // and nobody shall read what it is
 	}
 	if !want {
 		return fmt.Errorf("expected %s, got %s", describe(f, dst.Type()), v)

@@ -111,7 +111,7 @@ func (c *Config) single(key string, own URL) (RedisEndpoint, error) {
 		e, err = sentinels("database.redis.sentinels", r.Sentinels, r.Name, r.SentinelPassword)
 	default:
 		var u URL
-		if u, err = NodeURL(r.Host, r.Port); err == nil {
+		if u, err = NodeURL(r.Host.Reveal(), r.Port); err == nil {
 			e, err = parseRedisURL(u)
 		}
 		e.From = "database.redis"
@@ -174,7 +174,7 @@ func sentinels(key string, nodes []SentinelNode, master string, password Secret)
 		return e, fmt.Errorf("%s: the name of the master is missing", key)
 	}
 	for _, n := range nodes {
-		u, err := NodeURL(n.Host, n.Port)
+		u, err := NodeURL(n.Host.Reveal(), n.Port)
 		if err != nil {
 			return e, fmt.Errorf("%s: %w", key, err)
 		}
@@ -189,7 +189,7 @@ func sentinels(key string, nodes []SentinelNode, master string, password Secret)
 }
 
 // URL returns the address of n; see NodeURL.
-func (n ClusterNode) URL() (URL, error) { return NodeURL(n.Host, n.Port) }
+func (n ClusterNode) URL() (URL, error) { return NodeURL(n.Host.Reveal(), n.Port) }
 
 // NodeURL builds the URL of a Redis server: host may be a name, an address, an
 // IPv6 address with or without brackets, any of them with a port, or a URL. A

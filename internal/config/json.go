@@ -16,7 +16,7 @@ func parseJSON(data []byte) (*value, error) {
 	if err != nil {
 		return nil, r.describe(err)
 	}
-	if at := r.skip(); at < len(data) {
+	if at := len(data) - len(bytes.TrimLeft(data[r.dec.InputOffset():], " \t\r\n")); at < len(data) {
 		return nil, &syntaxError{r.lines.at(at), fmt.Sprintf("unexpected %q after the end of the document", data[at])}
 	}
 	return v, nil

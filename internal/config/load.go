@@ -99,6 +99,11 @@ func (l *loader) file(path string) error {
 	if err != nil {
 		return err
 	}
+	return l.text(path, data)
+}
+
+// text reads the content of the file at path.
+func (l *loader) text(path string, data []byte) error {
 	isTOML := strings.EqualFold(filepath.Ext(path), ".toml")
 	at := func(line int) Source { return Source{Kind: FromFile, Name: path, Line: line} }
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -287,7 +288,10 @@ func TestUnresolvedVariableIsFatal(t *testing.T) {
 }
 
 func TestHugeFilesAreRefused(t *testing.T) {
-	opts := sources{json: `{"x": "` + strings.Repeat("a", maxFileBytes) + `"}`}.options(t)
+	opts := sources{json: "{}"}.options(t)
+	if err := os.Truncate(opts.Path, maxFileBytes+1); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := Load(opts); err == nil || !strings.Contains(err.Error(), "larger than 32 MiB") {
 		t.Errorf("error %v", err)
 	}

@@ -116,9 +116,11 @@ func (s *scanner) fit(v string) (text, reason string) {
 		if err != nil {
 			return "", fmt.Sprintf("its value cannot be written in a string: %v", err)
 		}
-		return string(quoted[1 : len(quoted)-1]), ""
+		// TOML knows the same escapes and wants one more character to be escaped.
+		text := strings.ReplaceAll(string(quoted[1:len(quoted)-1]), "\x7f", `\u007f`)
+		return text, ""
 	case inLiteral, inLongRaw:
-		if strings.ContainsFunc(v, func(r rune) bool { return r == '\'' || r < ' ' }) {
+		if strings.ContainsFunc(v, func(r rune) bool { return r == '\'' || r < ' ' || r == 0x7f }) {
 			return "", "its value does not fit between single quotes, use double quotes"
 		}
 	case inPlain:

@@ -115,5 +115,5 @@ func (w *Workers) setValue(v *value) error {
 }
 
 // Nodes may also be written "host:port", or as a URL; URL takes it apart.
-func (n *SentinelNode) setText(s string) error { n.preset(); n.Host = s; return nil }
-func (n *ClusterNode) setText(s string) error  { n.preset(); n.Host = s; return nil }
+func (n *SentinelNode) setText(s string) error { n.preset(); n.Host = URL(s); return nil }
+func (n *ClusterNode) setText(s string) error  { n.preset(); n.Host = URL(s); return nil }

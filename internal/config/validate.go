@@ -161,7 +161,7 @@ func (l *loader) validateRedis() {
 		}
 	}
 	r := &c.Database.Redis
-	if _, err := NodeURL(r.Host, r.Port); err != nil {
+	if _, err := NodeURL(r.Host.Reveal(), r.Port); err != nil {
 		l.fail("database.redis.host", "%v", err)
 	}
 	l.validateSentinels("database.redis.sentinels", r.Sentinels)
@@ -180,7 +180,7 @@ func (l *loader) validateRedis() {
 
 func (l *loader) validateSentinels(key string, nodes []SentinelNode) {
 	for i, n := range nodes {
-		if _, err := NodeURL(n.Host, n.Port); err != nil {
+		if _, err := NodeURL(n.Host.Reveal(), n.Port); err != nil {
 			l.fail(key, "[%d]: %v", i, err)
 		}
 	}
