@@ -3,24 +3,27 @@ package config
 import "strings"
 
 // laterKeys are settings of newer Sockudo versions that files may hold. A name
-// with a dot at its end stands for everything below it.
+// with a dot at its end is a section, one with _ the beginning of names.
 var laterKeys = []string{
-	"ably_compat.", "ai_transport.", "annotations.", "connection_recovery.", "delta_compression.", "history.",
-	"idempotency.", "push.", "server_role", "tag_filtering.", "tcp_exporter.", "versioned_messages.",
+	"ably_compat.", "ai_transport.", "annotations.", "connection_recovery.", "delta_compression.", "echo_control.",
+	"ephemeral.", "event_name_filtering.", "history.", "idempotency.", "push.", "server_role", "tag_filtering.",
+	"tcp_exporter.", "versioned_messages.",
 	"adapter.aggregate_counts", "adapter.cluster.use_sharded_pubsub", "adapter.enable_socket_counting",
 	"adapter.nats.client_capacity", "adapter.nats.discovery_", "adapter.nats.max_reconnects", "adapter.nats.no_echo",
 	"adapter.google_pubsub.", "adapter.iggy.", "adapter.kafka.", "adapter.pulsar.", "adapter.rabbitmq.",
 	"app_manager.register_inline_apps",
-	"database.redis.cluster.", "database.redis.master_tls.", "database.redis.sentinel_tls.", "database.redis.sentinel_username",
+	"database.surrealdb.", "database.redis.cluster.", "database.redis.master_tls.", "database.redis.sentinel_tls.", "database.redis.sentinel_username",
 	"presence.ungraceful_timeout_seconds", "queue.redis.response_timeout_ms", "queue.reliability.",
+	"queue.google_pubsub.", "queue.iggy.", "queue.kafka.", "queue.pulsar.", "queue.rabbitmq.",
 	"websocket.compression", "websocket.disconnect_on_buffer_full", "websocket.idle_timeout", "websocket.max_bytes",
-	"websocket.max_message_size", "websocket.max_messages", "websocket.ping_interval",
+	"websocket.auto_ping", "websocket.max_backpressure", "websocket.max_frame_size", "websocket.max_message_size",
+	"websocket.max_messages", "websocket.ping_interval", "websocket.write_buffer_size",
 }
 
 // laterAppKeys are the same within an app.
 var laterAppKeys = []string{
-	"decay_seconds", "terminate_on_limit", "message_rate_limit", "channel_namespaces", "idempotency",
-	"connection_recovery", "history", "retry", "request_timeout_ms", "channel_namespace",
+	"decay_seconds", "terminate_on_limit", "message_rate_limit", "channel_namespaces",
+	"channel_delta_compression", "idempotency", "connection_recovery", "history", "retry", "request_timeout_ms", "channel_namespace",
 }
 
 // isLater reports whether path is a setting of newer versions.
