@@ -62,6 +62,7 @@ type WebSocket struct {
 	MaxQueuedBytes     uint64 `key:"max_queued_bytes" min:"1"`
 	MaxQueuedMessages  uint32 `key:"max_queued_messages" min:"1"`
 	MaxQueueAge        Millis `key:"max_queue_age_ms" min:"1"`
+	MaxSubscriptions   uint32 `key:"max_subscriptions"` // channels of one connection; 0: unlimited
 	SlowConsumerPolicy string `key:"slow_consumer_policy" oneof:"close,drop"`
 	Transport          string `key:"transport" oneof:"auto,stream"`
 }

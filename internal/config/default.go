@@ -18,6 +18,7 @@ func Default() *Config {
 			MaxQueuedBytes:     1 << 20,
 			MaxQueuedMessages:  16384,
 			MaxQueueAge:        10_000,
+			MaxSubscriptions:   10_000,
 			SlowConsumerPolicy: "close",
 			Transport:          "auto",
 		},

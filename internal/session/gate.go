@@ -8,12 +8,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"sockudo/internal/app"
+	"sockudo/internal/clientip"
 	"sockudo/internal/hub"
 	"sockudo/internal/metrics"
 	"sockudo/internal/node"
@@ -29,7 +31,7 @@ type Options struct {
 	LookupTimeout   time.Duration // bound of finding the app; 0: 5 s
 	StrictProtocol  bool          // a missing protocol parameter is refused with 4008
 	PathPrefix      string        // paths are also served below it; "" or "/": none
-	TrustProxy      bool          // X-Forwarded-Proto is believed
+	TrustHops       int           // trusted proxies in front of the server
 	MaxConnections  int           // of this node; 0: no limit
 	// MaxSubscriptions bounds the channels of one connection; 0: no limit.
 	MaxSubscriptions int
@@ -165,7 +167,52 @@ func firstQuery(rawQuery, name string) string {
 	return values.Get(name)
 }
 
-// secure reports whether the client's connection is encrypted.
+// secure reports whether the client's connection is encrypted, as far as the
+// server sees it or a trusted proxy says.
 func (g *Gate) secure(r *http.Request) bool {
-	return r.TLS != nil || g.opts.TrustProxy && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+	if r.TLS != nil {
+		return true
+	}
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // a Unix socket has no address
+	return clientip.Secure(peer.Addr(), r.Header, g.opts.TrustHops)
+}
+
+// watchInterval is how often the apps of connected clients are looked up again.
+const watchInterval = 5 * time.Second
+
+// Watch closes the connections of apps that were disabled (4003) or deleted
+// (4001) while they were open, until ctx is done.
+func (g *Gate) Watch(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			for _, ns := range g.hub.Apps() {
+				if ns.Connections() > 0 {
+					g.recheck(ctx, ns)
+				}
+			}
+		}
+	}
+}
+
+func (g *Gate) recheck(ctx context.Context, ns *hub.Namespace) {
+	ctx, cancel := context.WithTimeout(ctx, g.opts.LookupTimeout)
+	defer cancel()
+	a, err := g.apps.ByID(ctx, ns.ID)
+	var why *protocol.Error
+	switch {
+	case errors.Is(err, app.ErrNotFound):
+		why = &protocol.Error{Code: protocol.CodeUnknownApp, Message: "Application deleted"}
+	case err != nil || a.Enabled:
+		return
+	default:
+		why = &protocol.Error{Code: protocol.CodeAppDisabled, Message: "Application disabled"}
+	}
+	for _, s := range ns.Sockets() {
+		s.Fail(why.Code, why.Message)
+	}
 }

@@ -1,0 +1,103 @@
+// Command sockudo is a realtime WebSocket server for Pusher clients.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as in docs/command-line.md.
+const (
+	exitOK    = 0
+	exitFatal = 1 // the command could not do its work
+	exitUsage = 2 // unknown flag, missing argument
+)
+
+func main() {
+	// The first signal stops the server in good order, the second at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop() // from here on a signal has its default effect
+	}()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// usageError marks an error of how the command was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func run(ctx context.Context, args []string) int {
+	cmd := newRoot()
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(os.Stderr, "sockudo:", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintln(os.Stderr, "Run 'sockudo --help' for usage.")
+		return exitUsage
+	}
+	return exitFatal
+}
+
+// newRoot returns the whole command line; serving is what it does by itself.
+func newRoot() *cobra.Command {
+	var opts serveOptions
+	root := &cobra.Command{
+		Use:   "sockudo",
+		Short: "A realtime WebSocket server for Pusher clients",
+		Long: `sockudo is a realtime WebSocket server that pusher-js, Laravel Echo and the Pusher
+server libraries use unmodified. Without a command it serves.
+
+Exit codes: 0 stopped or done, 1 the command could not do its work, 2 wrong usage.`,
+		Example: `  sockudo                           serve; makes up an app if none is configured
+  sockudo --dev                     serve the app demo-app on loopback, with verbose logs
+  sockudo -c config.toml            serve with the settings of a file
+  sockudo config check config.toml  look for mistakes in it
+  sockudo listen --dev my-channel   print the events of a channel`,
+		Version:           buildVersion(),
+		Args:              usage(cobra.NoArgs),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.OutOrStdout(), opts) },
+	}
+	root.SetVersionTemplate("sockudo {{.Version}}\n")
+	root.Flags().BoolP("version", "V", false, "print the version")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVarP(&opts.config, "config", "c", "",
+		"settings file, JSON or TOML (default config/config.toml, then config/config.json)")
+	root.PersistentFlags().BoolVar(&opts.dev, "dev", false, "use the well-known app demo-app and verbose logs, on loopback only")
+	opts.serveFlags(root)
+
+	serveCmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve until a signal comes (the default)",
+		Long: `Serve until SIGINT or SIGTERM, then stop in good order within shutdown_grace_period.
+A second signal stops at once.`,
+		Args: usage(cobra.NoArgs),
+		RunE: root.RunE,
+	}
+	opts.serveFlags(serveCmd)
+	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts))
+	return root
+}
+
+// usage marks the errors of an argument check as wrong usage.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"sockudo/internal/app"
+	"sockudo/internal/health"
+	"sockudo/internal/node"
+)
+
+// up handles GET /up and GET /up/{app}.
+func (c *call) up() {
+	series := "system"
+	status := c.api.opts.Health.Run(c.r.Context())
+	if len(c.path) == 1 && status != health.Draining {
+		status, series = c.appStatus(status, c.path[0])
+	}
+	code := http.StatusOK
+	switch status {
+	case health.Error, health.Draining:
+		code = http.StatusServiceUnavailable
+	case health.NotFound:
+		code = http.StatusNotFound
+	}
+	c.w.Header().Set("X-Health-Check", string(status))
+	c.w.send(code, "text/plain", []byte(status))
+	c.api.opts.Metrics.App(series).APICall(0, c.w.bytes)
+}
+
+// appStatus says how well the node is for one app, and under which name that
+// is booked.
+func (c *call) appStatus(status health.Status, id string) (health.Status, string) {
+	ctx, cancel := context.WithTimeout(c.r.Context(), c.api.opts.LookupTimeout)
+	defer cancel()
+	a, err := c.api.apps.ByID(ctx, id)
+	switch {
+	case errors.Is(err, app.ErrNotFound):
+		return health.NotFound, "unknown"
+	case err != nil:
+		return health.Error, "unknown"
+	case !a.Enabled:
+		return health.Error, a.ID
+	}
+	return status, a.ID
+}
+
+// live handles GET /live: the process runs.
+func (c *call) live() { c.w.text(http.StatusOK, "OK") }
+
+// usage handles GET /usage.
+func (c *call) usage() {
+	c.encode(struct {
+		Memory memory `json:"memory"`
+	}{readMemory()})
+}
+
+// serverStats handles GET /stats.
+func (c *call) serverStats() {
+	c.encode(struct {
+		Memory memory `json:"memory"`
+		node.Stats
+	}{readMemory(), c.api.node.Stats()})
+}
+
+func (c *call) encode(v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		c.api.log.Error("answer not encoded", "err", err)
+		c.fail(http.StatusInternalServerError, "internal_error", "Internal error")
+		return
+	}
+	c.json(body)
+}
+
+// memory is the memory of the machine or of the container, in bytes.
+type memory struct {
+	Free    uint64  `json:"free"`
+	Used    uint64  `json:"used"`
+	Total   uint64  `json:"total"`
+	Percent float64 `json:"percent"`
+}
+
+func newMemory(used, total uint64) memory {
+	m := memory{Used: min(used, total), Total: total}
+	m.Free = m.Total - m.Used
+	if total > 0 {
+		m.Percent = float64(m.Used) / float64(total) * 100
+	}
+	return m
+}

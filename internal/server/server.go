@@ -1,0 +1,230 @@
+// Package server builds a whole server from its settings, runs it and stops it
+// in reverse order.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sockudo/internal/app"
+	"sockudo/internal/cache"
+	"sockudo/internal/config"
+	"sockudo/internal/health"
+	"sockudo/internal/httpapi"
+	"sockudo/internal/hub"
+	"sockudo/internal/metrics"
+	"sockudo/internal/node"
+	"sockudo/internal/protocol"
+	"sockudo/internal/session"
+	"sockudo/internal/ws"
+)
+
+// Options are the parts of a server that have a default.
+type Options struct {
+	Log *slog.Logger // nil: nothing is logged
+}
+
+// A Server is one node with its listeners.
+type Server struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	apps    *app.Memory
+	memory  *cache.Memory // nil: there is no cache in memory
+	hub     *hub.Hub
+	node    *node.Node
+	gate    *session.Gate
+	health  *health.Health
+	metrics *metrics.Metrics
+	sockets *ws.Server
+	api     *http.Server
+	scrape  *http.Server
+
+	main    net.Listener
+	scraped net.Listener // nil: metrics are off or could not be bound
+}
+
+// New builds a server and binds its listeners; Run serves.
+func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := checkBuilt(cfg); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: opts.Log.With("component", "server")}
+	if cfg.Metrics.Enabled {
+		s.metrics = metrics.New(metrics.Options{Prefix: cfg.Metrics.Prometheus.Prefix, Port: int(cfg.Metrics.Port)})
+	}
+	var err error
+	if s.apps, err = openApps(ctx, cfg, s.log); err != nil {
+		return nil, fmt.Errorf("app manager: %w", err)
+	}
+	for _, a := range cfg.AppManager.Array.Apps {
+		s.metrics.App(a.ID) // so that dashboards know the app before its first connection
+	}
+	var lastEvents cache.Cache
+	lastEvents, s.memory = openCache(cfg)
+	s.hub = hub.New(hub.Options{Metrics: s.metrics})
+	s.node = node.New(s.hub, lastEvents, node.Options{LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(), Log: opts.Log})
+	s.health = checks(cfg, s.apps, opts.Log)
+	s.gate = session.NewGate(s.apps, s.hub, s.node, session.Options{
+		ActivityTimeout:  cfg.ActivityTimeout.Duration(),
+		PongTimeout:      cfg.PongTimeout.Duration(),
+		AuthTimeout:      cfg.UserAuthenticationTimeout.Duration(),
+		StrictProtocol:   cfg.StrictProtocol,
+		PathPrefix:       cfg.PathPrefix,
+		TrustHops:        int(cfg.RateLimiter.WebSocket.TrustHops),
+		MaxConnections:   int(cfg.MaxConnections),
+		MaxSubscriptions: int(cfg.WebSocket.MaxSubscriptions),
+		Metrics:          s.metrics,
+		Log:              opts.Log,
+	})
+	s.sockets = ws.NewServer(s.gate.Accept, socketOptions(cfg, opts.Log))
+	s.api = httpapi.Server(s.route(httpapi.New(s.apps, s.node, apiOptions(cfg, s.health, s.metrics, opts.Log))))
+	s.api.ErrorLog = slog.NewLogLogger(opts.Log.With("component", "http").Handler(), slog.LevelDebug)
+
+	if s.main, err = listen(ctx, cfg, s.log); err != nil {
+		return nil, err
+	}
+	if s.metrics != nil {
+		s.listenMetrics(ctx)
+	}
+	return s, nil
+}
+
+// socketOptions are the settings of the WebSocket engine.
+func socketOptions(cfg *config.Config, log *slog.Logger) ws.Options {
+	return ws.Options{
+		MaxMessageBytes: messageLimit(cfg),
+		MaxQueuedBytes:  int(cfg.WebSocket.MaxQueuedBytes),
+		MaxQueuedFrames: int(cfg.WebSocket.MaxQueuedMessages),
+		MaxQueueAge:     cfg.WebSocket.MaxQueueAge.Duration(),
+		DropSlow:        cfg.WebSocket.SlowConsumerPolicy == "drop",
+		SlowCode:        protocol.CodeOverCapacity,
+		SlowReason:      "Client does not read fast enough",
+		ForceStream:     cfg.WebSocket.Transport == "stream",
+		Log:             log,
+	}
+}
+
+// messageLimit is how large a frame of a client may be: the setting, but
+// always enough for a client event of the largest size that an app allows.
+func messageLimit(cfg *config.Config) int {
+	if cfg.WebsocketMaxPayloadKB == 0 {
+		return -1
+	}
+	largest := cfg.EventLimits.MaxPayloadKB
+	for _, a := range cfg.AppManager.Array.Apps {
+		if a.MaxEventPayloadInKB != nil {
+			largest = max(largest, *a.MaxEventPayloadInKB)
+		}
+	}
+	return max(int(cfg.WebsocketMaxPayloadKB), int(largest)+4) << 10
+}
+
+// checks are the dependencies that GET /up asks about.
+func checks(cfg *config.Config, apps *app.Memory, log *slog.Logger) *health.Health {
+	h := health.New(cfg.HealthCheckTimeout.Duration(), log)
+	h.Add("app store", true, func(ctx context.Context) error {
+		there, err := apps.Any(ctx)
+		if err == nil && !there {
+			err = errors.New("no app is configured")
+		}
+		return err
+	})
+	return h
+}
+
+// route sends upgrades that are not the first request of their connection, and
+// all upgrades under TLS, to the WebSocket engine and everything else to the API.
+func (s *Server) route(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+			s.sockets.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+// listenMetrics binds the listener of GET /metrics. That it cannot be bound
+// ends nothing.
+func (s *Server) listenMetrics(ctx context.Context) {
+	ln, err := listenTCP(ctx, s.cfg.Metrics.Host, s.cfg.Metrics.Port)
+	if err != nil {
+		s.log.Error("metrics are not served", "host", s.cfg.Metrics.Host, "port", s.cfg.Metrics.Port, "err", err)
+		return
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.Handler())
+	s.scraped = ln
+	s.scrape = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+}
+
+// Addr is where the main listener listens.
+func (s *Server) Addr() net.Addr { return s.main.Addr() }
+
+// MetricsAddr is where metrics are served, or nil.
+func (s *Server) MetricsAddr() net.Addr {
+	if s.scraped == nil {
+		return nil
+	}
+	return s.scraped.Addr()
+}
+
+// Hub returns the hub, for tests that look inside.
+func (s *Server) Hub() *hub.Hub { return s.hub }
+
+// Run serves until ctx is done, then stops the server within the grace period:
+// readiness goes, clients are closed one after the other, what was accepted is
+// delivered. It returns nil after a complete stop.
+func (s *Server) Run(ctx context.Context) error {
+	// What runs behind the doors stops after them.
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopInner()
+	var behind errgroup.Group
+	behind.Go(func() error { return s.node.Run(inner) })
+	behind.Go(func() error { return s.gate.Watch(inner) })
+	if s.memory != nil {
+		behind.Go(func() error { return s.memory.Run(inner, s.cfg.Cache.Memory.CleanupInterval.Duration()) })
+	}
+
+	var doors errgroup.Group
+	failed := make(chan struct{}, 2)
+	serve := func(name string, serve func() error) {
+		doors.Go(func() error {
+			err := serve()
+			if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			failed <- struct{}{}
+			return fmt.Errorf("%s listener: %w", name, err)
+		})
+	}
+	if s.cfg.SSL.Enabled && !s.cfg.UnixSocket.Enabled {
+		serve("main", func() error { return s.api.Serve(s.main) })
+	} else {
+		serve("main", func() error { return s.sockets.Serve(s.main, s.api) })
+	}
+	if s.scrape != nil {
+		serve("metrics", func() error { return s.scrape.Serve(s.scraped) })
+	}
+	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "max_connections", s.capacity())
+
+	select {
+	case <-ctx.Done():
+	case <-failed:
+	}
+	s.drain()
+	err := doors.Wait()
+	stopInner()
+	return errors.Join(err, behind.Wait())
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package ws
+
+import "net"
+
+// A poller is the poll transport, which this system does not have.
+type poller struct{}
+
+func newPoller(*Server) (*poller, error) { return nil, nil }
+
+func (*poller) take(*Conn, net.Conn, []byte) bool { return false }
+
+func (*poller) stop() {}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package ws
+
+// A polled connection does not exist on this system.
+type polled struct{}

@@ -1,0 +1,7 @@
+package ws
+
+import "crypto/tls"
+
+type tlsConn interface {
+	ConnectionState() tls.ConnectionState
+}
