@@ -53,6 +53,7 @@ type Conn struct {
 	mu      sync.Mutex // guards what follows
 	state   uint8
 	stalled bool // the socket took nothing more: the queue's age counts
+	deaf    bool // nothing that the peer says counts any more, not even its answer to the close
 	dirty   bool // the link has been told to flush and has not found the queue empty since
 	bytes   int  // queued and not written yet
 	queue   []*Frame
@@ -338,6 +339,9 @@ func (c *Conn) input(b []byte) error {
 	c.in = reader{}
 	var v *protocolError
 	if errors.As(err, &v) {
+		c.mu.Lock()
+		c.deaf = true
+		c.mu.Unlock()
 		c.begin(err, v.code, v.reason)
 	}
 	return nil
@@ -400,9 +404,26 @@ func (c *Conn) begin(err error, code uint16, reason string) bool {
 	return true
 }
 
-// hangUp reports whether the descriptor may be closed: the peer closed first
-// and has its answer. The queue is empty and mu is held.
-func (c *Conn) hangUp() bool { return c.state == stateClosing && c.err == errGone }
+// What a link does when the queue of a connection has run empty.
+const (
+	keepOpen  = iota
+	hangUp    // close the descriptor: the peer closed first and has its answer
+	halfClose // end the sending half: the peer sees that nothing follows the close frame
+)
+
+// flushed says what to do now that the queue is empty; mu is held.
+func (c *Conn) flushed() int {
+	c.dirty = false
+	switch {
+	case c.state != stateClosing:
+		return keepOpen
+	case c.err == errGone:
+		return hangUp
+	case c.deaf:
+		return halfClose
+	}
+	return keepOpen
+}
 
 // fail cuts the connection.
 func (c *Conn) fail(err error) {

@@ -338,9 +338,11 @@ func (l *loop) write(c *Conn, scratch []byte) {
 		case len(p.rest) > 0:
 			batch = p.rest
 		case len(c.queue) == 0:
-			c.dirty = false
-			if c.hangUp() {
+			switch c.flushed() {
+			case hangUp:
 				c.state = stateCut
+			case halfClose:
+				_ = unix.Shutdown(p.fd, unix.SHUT_WR)
 			}
 			c.mu.Unlock()
 			return

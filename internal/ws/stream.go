@@ -81,11 +81,14 @@ func (st *stream) write(c *Conn) {
 	for {
 		c.mu.Lock()
 		if len(c.queue) == 0 {
-			c.dirty = false
-			done := c.hangUp()
+			then := c.flushed()
 			c.mu.Unlock()
-			if done {
+			half, ok := st.nc.(interface{ CloseWrite() error })
+			switch {
+			case then == hangUp, then == halfClose && !ok:
 				_ = st.nc.Close()
+			case then == halfClose:
+				_ = half.CloseWrite()
 			}
 			return
 		}
