@@ -16,9 +16,9 @@ type Message struct {
 
 var (
 	// ErrNotObject says that a frame is not a JSON object.
-	ErrNotObject = errors.New("Invalid message format")
+	ErrNotObject error = &Error{CodeGeneric, "Invalid message format: a JSON object is expected"}
 	// ErrNoEvent says that a frame has no event that is a string.
-	ErrNoEvent = errors.New("Invalid message format: event must be a string")
+	ErrNoEvent error = &Error{CodeGeneric, "Invalid message format: event must be a string"}
 )
 
 // Decode reads a frame from a client; it must be valid UTF-8. It returns

@@ -128,8 +128,6 @@ func checkTime(stamp string, now time.Time) error {
 	return nil
 }
 
-const emptyMD5 = "d41d8cd98f00b204e9800998ecf8427e"
-
 // Verify checks the body's digest and the signature.
 func (r *Request) Verify(p *Params, secrets []string) error {
 	switch {

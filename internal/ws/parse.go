@@ -179,9 +179,6 @@ func deliver(opcode byte, payload []byte, on func(byte, []byte) error) error {
 	return on(opText, payload)
 }
 
-// idle reports whether nothing is unfinished.
-func (r *reader) idle() bool { return len(r.partial) == 0 && r.opcode == 0 }
-
 // parseClose reads the body of a close frame.
 func parseClose(body []byte) (code uint16, reason string, err error) {
 	switch {

@@ -1,0 +1,41 @@
+# make run    start the server on port 6001
+# make test   install what the tests need and run all of them, race detector on
+# make lint   formatting, vet, staticcheck, builds for other systems
+# make vuln   known vulnerabilities of the dependencies
+# make fuzz   every fuzz test for FUZZTIME
+# make bench  the benchmarks of the packages
+# make build  bin/sockudo
+
+GO          ?= go
+FUZZTIME    ?= 10s
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK  = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: run build test lint vuln fuzz bench
+
+run:
+	CGO_ENABLED=0 $(GO) run ./cmd/sockudo
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/sockudo ./cmd/sockudo
+
+test:
+	test/run $(GO)
+
+lint:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not formatted: $$files"; exit 1; fi
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	GOOS=darwin $(GO) build -o /dev/null ./cmd/sockudo
+	GOOS=windows $(GO) build -o /dev/null ./cmd/sockudo
+
+vuln:
+	test/vuln $(GO) $(GOVULNCHECK)
+
+fuzz:
+	test/fuzz $(GO) $(FUZZTIME)
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
