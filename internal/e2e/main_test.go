@@ -1,0 +1,119 @@
+// Package e2e tests whole servers from outside: the conformance checklist of
+// the protocol, official clients, hostile clients, leaks and stopping.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"sockudo/internal/config"
+	"sockudo/internal/pushertest"
+	"sockudo/internal/servertest"
+)
+
+// groups are the groups of the checklist that one node can be tested for, with
+// their last items.
+var groups = []struct {
+	letter string
+	last   int
+}{{"A", 30}, {"B", 58}, {"C", 82}, {"D", 99}, {"E", 131}, {"F", 150}, {"G", 167}, {"H", 173}, {"I", 194}, {"J", 219}, {"K", 245}, {"L", 264}, {"M", 274}}
+
+// elsewhere are items whose test is in another package, and where.
+var elsewhere = map[int]string{
+	99: "internal/sign: TestVectorsOfTheProtocol",
+}
+
+// oneNode are items that cannot be tested here, and why.
+var oneNode = map[int]string{}
+
+var (
+	passedMu sync.Mutex
+	passed   = map[int]bool{}
+)
+
+// items books the numbers of the checklist that a test stands for, if it passes.
+func items(t *testing.T, numbers ...int) {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() || t.Skipped() {
+			return
+		}
+		passedMu.Lock()
+		defer passedMu.Unlock()
+		for _, n := range numbers {
+			passed[n] = true
+		}
+	})
+}
+
+func span(from, to int) []int {
+	var out []int
+	for n := from; n <= to; n++ {
+		out = append(out, n)
+	}
+	return out
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if os.Getenv("SOCKUDO_TEST_SERVICES") != "" || slices.Contains(os.Args, "-test.v=true") {
+		if missing := report(); len(missing) > 0 && code == 0 && os.Getenv("SOCKUDO_TEST_SERVICES") != "" {
+			fmt.Printf("FAIL: items of the checklist without a passed test: %v\n", missing)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// report prints how much of the checklist ran and passed.
+func report() (missing []int) {
+	first, total := 1, 0
+	var parts []string
+	for _, g := range groups {
+		n := 0
+		for i := first; i <= g.last; i++ {
+			_, there := elsewhere[i]
+			_, cannot := oneNode[i]
+			switch {
+			case passed[i] || there:
+				n++
+			case !cannot:
+				missing = append(missing, i)
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s %d/%d", g.letter, n, g.last-first+1))
+		total += n
+		first = g.last + 1
+	}
+	fmt.Printf("conformance: %d of %d items of groups A to M passed (%s)\n", total, first-1, strings.Join(parts, ", "))
+	for n, where := range elsewhere {
+		fmt.Printf("conformance: item %d is tested in %s\n", n, where)
+	}
+	return missing
+}
+
+// The apps of servertest.Profile as clients know them.
+func appNamed(name string) pushertest.App {
+	return pushertest.App{ID: name + "-id", Key: name + "-key", Secret: name + "-secret"}
+}
+
+var (
+	appB  = appNamed("app")
+	plain = appNamed("plain")
+	appC  = appNamed("other")
+)
+
+// serve starts a server with the apps of the profile.
+func serve(t testing.TB, edit func(*config.Config)) *servertest.Server {
+	t.Helper()
+	return servertest.Start(t, func(cfg *config.Config) {
+		cfg.AppManager.Array.Apps = servertest.Profile()
+		if edit != nil {
+			edit(cfg)
+		}
+	})
+}
