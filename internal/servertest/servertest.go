@@ -19,7 +19,7 @@ type Server struct {
 	MetricsAddr string // host:port, "" when metrics are off
 
 	stop context.CancelFunc
-	done chan error
+	done chan error // holds the result of Run, closed behind it
 }
 
 // Start runs a server whose settings are the defaults after edit, on free
@@ -44,7 +44,10 @@ func Start(t testing.TB, edit func(*config.Config)) *Server {
 	if a := s.MetricsAddr(); a != nil {
 		out.MetricsAddr = a.String()
 	}
-	go func() { out.done <- s.Run(ctx) }()
+	go func() {
+		out.done <- s.Run(ctx)
+		close(out.done)
+	}()
 	t.Cleanup(func() {
 		if err := out.Stop(); err != nil {
 			t.Errorf("server: %v", err)
@@ -62,7 +65,6 @@ func (s *Server) Stop() error {
 	s.stop()
 	select {
 	case err := <-s.done:
-		close(s.done)
 		return err
 	case <-time.After(30 * time.Second):
 		panic("servertest: the server does not stop")

@@ -110,7 +110,7 @@ func (s *Session) Wake(c *ws.Conn, now time.Time) {
 		return
 	}
 	heard := c.LastRead()
-	if heard.After(s.probed) {
+	if !heard.Before(s.probed) { // both are of the same coarse clock
 		s.probed = time.Time{}
 	}
 	switch {
