@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -76,29 +76,64 @@ func Dial(ctx context.Context, opt rueidis.ClientOption) (rueidis.Client, error)
 	if len(opt.InitAddress) == 0 {
 		return nil, fmt.Errorf("redisconn: %w", rueidis.ErrNoAddr)
 	}
-	dial := opt.DialCtxFn
-	if dial == nil {
-		dial = dialTCP
+	start := starting{dial: opt.DialCtxFn}
+	if start.dial == nil {
+		start.dial = dialTCP
 	}
-	// The library takes no context for the first connections. They end with
-	// this one; the later ones must not.
-	var connected atomic.Bool
 	opt.DialCtxFn = func(own context.Context, addr string, d *net.Dialer, conf *tls.Config) (net.Conn, error) {
-		if connected.Load() {
-			return dial(own, addr, d, conf)
-		}
-		joint, cancel := context.WithCancelCause(own)
-		defer cancel(nil)
-		stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-		defer stop()
-		return dial(joint, addr, d, conf)
+		return start.connect(ctx, own, addr, d, conf)
 	}
 	client, err := rueidis.NewClient(opt)
+	start.end()
 	if err != nil {
 		return nil, fmt.Errorf("redisconn: connect: %w", err)
 	}
-	connected.Store(true)
 	return client, nil
+}
+
+// starting bounds the first connections of a client, because the library
+// takes no context for them, neither to dial nor to greet the server. Later
+// connections are not bounded by it.
+type starting struct {
+	dial func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
+
+	mu       sync.Mutex // guards what follows
+	ended    bool
+	releases []func() bool // keep connections from being closed with ctx
+}
+
+// connect dials within own, and within start while the client starts.
+func (s *starting) connect(start, own context.Context, addr string, d *net.Dialer, conf *tls.Config) (net.Conn, error) {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		return s.dial(own, addr, d, conf)
+	}
+	both, cancel := context.WithCancelCause(own)
+	defer cancel(nil)
+	stop := context.AfterFunc(start, func() { cancel(context.Cause(start)) })
+	defer stop()
+	conn, err := s.dial(both, addr, d, conf)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.releases = append(s.releases, context.AfterFunc(start, func() { _ = conn.Close() }))
+	}
+	return conn, nil
+}
+
+func (s *starting) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for _, release := range s.releases {
+		release()
+	}
+	s.releases = nil
 }
 
 func dialTCP(ctx context.Context, addr string, d *net.Dialer, conf *tls.Config) (net.Conn, error) {
