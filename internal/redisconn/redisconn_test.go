@@ -14,13 +14,12 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
-	"go.uber.org/goleak"
 
 	"sockudo/internal/redisconn"
 	"sockudo/internal/servicetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { servicetest.VerifyNoLeaks(m) }
 
 func dial(t *testing.T, e redisconn.Endpoint) rueidis.Client {
 	t.Helper()

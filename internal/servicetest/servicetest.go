@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"sockudo/internal/redisconn"
 )
 
@@ -230,4 +232,13 @@ func script(t testing.TB) string {
 		}
 		t.Fatal("no go.mod above the test")
 	}
+}
+
+// VerifyNoLeaks runs the tests of a package and fails if a goroutine is left.
+func VerifyNoLeaks(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// The Redis library closes replaced connections of a cluster 5 s late,
+		// whether the client was closed meanwhile or not.
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+	)
 }
