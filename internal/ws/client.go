@@ -34,17 +34,6 @@ type Client struct {
 	mu sync.Mutex // held while writing
 }
 
-// A CloseError is the close frame of the server.
-type CloseError struct {
-	Code   uint16 // 0: none was given
-	Reason string
-}
-
-// Error returns the code and the reason.
-func (e *CloseError) Error() string {
-	return fmt.Sprintf("closed by the server: %d %s", e.Code, e.Reason)
-}
-
 // Dial connects to a ws or wss URL.
 func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Client, error) {
 	u, err := url.Parse(rawURL)

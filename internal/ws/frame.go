@@ -100,3 +100,12 @@ func mask(b []byte, key [4]byte) {
 		b[i] ^= key[i&3]
 	}
 }
+
+// maskFrom is mask for bytes that begin at an offset of the payload.
+func maskFrom(b []byte, key [4]byte, offset int) {
+	var k [4]byte
+	for i := range k {
+		k[i] = key[(offset+i)&3]
+	}
+	mask(b, k)
+}

@@ -9,6 +9,10 @@ type poller struct{}
 
 func newPoller(*Server) (*poller, error) { return nil, nil }
 
-func (*poller) take(*Conn, net.Conn, []byte) bool { return false }
+func (*poller) take(*Conn, net.Conn, *Frame, []byte) bool { return false }
+
+func (*poller) each(func(*Conn) bool) {}
+
+func (*poller) shards() []*shard { return nil }
 
 func (*poller) stop() {}

@@ -1,112 +1,159 @@
 package ws
 
 import (
-	"errors"
 	"net"
-	"os"
+	"sync"
 	"time"
 )
+
+const streamBuffer = 2 << 10 // bytes of a reader; larger frames collect in the decoder
+
+var scratches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch); return &b }}
 
 // A stream is the transport with a reader goroutine per connection. It serves
 // TLS, and plain connections where there is no poll transport.
 type stream struct {
-	nc net.Conn
+	c       *Conn
+	nc      net.Conn
+	turn    sync.Mutex    // the turn of the connection
+	resumed chan struct{} // tells the reader that an Await or the connection is over; holds one
+	writer  func()        // write, made once so that starting it allocates nothing
 }
 
-const streamBuffer = 2 << 10 // bytes of a reader; larger frames collect in the parser
-
-// serveStream runs a connection until it ends; early are bytes that came with
-// the handshake.
-func (s *Server) serveStream(c *Conn, nc net.Conn, early []byte) {
-	st := &stream{nc: nc}
-	c.link = st
+// stream opens a connection and serves it with goroutines of its own.
+func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
+	st := &stream{c: c, nc: nc, resumed: make(chan struct{}, 1)}
+	st.writer = st.write
+	c.link, c.shard, c.turn = st, &s.streams, &st.turn
+	st.turn.Lock()
+	defer st.turn.Unlock()
 	if !s.began(c) {
 		_ = nc.Close()
 		return
 	}
-	c.cb.Lock()
-	c.guard(func() { c.handler.Open(c) })
-	c.drainAwait()
-	err := st.take(c, early)
-	c.cb.Unlock()
-	if err == nil {
-		err = st.read(c)
-	}
-	c.fail(err)
-	c.cb.Lock()
-	c.end()
-	c.cb.Unlock()
+	s.streamed.Store(c, struct{}{})
+	c.open(answer, early)
+	s.work.Go(st.read)
 }
 
 // read hands over what comes until the connection is over.
-func (st *stream) read(c *Conn) error {
+func (st *stream) read() {
+	c := st.c
 	buf := make([]byte, streamBuffer)
-	for {
-		c.runWake()
+	for over := false; !over; {
 		n, err := st.nc.Read(buf)
-		if n > 0 {
-			c.cb.Lock()
-			inErr := st.take(c, buf[:n])
-			c.cb.Unlock()
-			if inErr != nil {
-				return inErr
-			}
+		st.turn.Lock()
+		for c.waiting && !c.released {
+			st.turn.Unlock()
+			<-st.resumed
+			st.turn.Lock()
+		}
+		if n > 0 && !c.released {
+			c.lastRead.Store(c.srv.now())
+			c.input(buf[:n])
 		}
 		if err != nil {
-			return err
+			c.lose(err)
 		}
+		over = c.released || err != nil
+		st.turn.Unlock()
 	}
+	_ = st.nc.Close() // under TLS it says so
 }
 
-// take feeds bytes to the parser and waits for what callbacks await; cb is held.
-func (st *stream) take(c *Conn, b []byte) error {
-	err := c.input(b)
-	for err == errPaused {
-		c.drainAwait()
-		err = c.input(nil)
-	}
-	return err
-}
-
+// flush starts the writer: the connection was clean.
 func (st *stream) flush(c *Conn) {
 	c.srv.work.Add(1)
-	go func() {
-		defer c.srv.work.Done()
-		st.write(c)
-	}()
+	go st.writer()
 }
 
 // write sends the queue, all that waits at once, until it is empty.
-func (st *stream) write(c *Conn) {
-	for {
-		c.mu.Lock()
-		if len(c.queue) == 0 {
-			then := c.flushed()
+func (st *stream) write() {
+	c := st.c
+	defer c.srv.work.Done()
+	scratch := scratches.Get().(*[]byte)
+	defer scratches.Put(scratch)
+	for st.writeOnce(*scratch) {
+	}
+	c.shard.crowded.Store(false)
+	c.srv.relief.ring()
+}
+
+// writeOnce reports whether there may be more to write.
+func (st *stream) writeOnce(scratch []byte) bool {
+	c := st.c
+	c.mu.Lock()
+	if c.state != stateCut {
+		if b := c.collect(scratch); len(b) > 0 {
+			c.writing = true
+			c.block(true) // until Write returns nobody knows better
+			c.mark()
 			c.mu.Unlock()
-			half, ok := st.nc.(interface{ CloseWrite() error })
-			switch {
-			case then == hangUp, then == halfClose && !ok:
-				_ = st.nc.Close()
-			case then == halfClose:
-				_ = half.CloseWrite()
+			n, err := st.nc.Write(b)
+			c.mu.Lock()
+			c.writing = false
+			c.sent(n)
+			c.block(false)
+			if err != nil {
+				c.cut(err)
 			}
-			return
 		}
-		batch := c.take(nil)
-		c.mu.Unlock()
-		_ = st.nc.SetWriteDeadline(time.Now().Add(c.srv.opts.MaxQueueAge))
-		_, err := st.nc.Write(batch)
-		c.written(len(batch))
-		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				err = ErrSlow
-				c.srv.slow.Add(1)
-			}
-			c.fail(err) // drops the queue, so that the next turn is the last
-		}
+	}
+	then := c.then()
+	if then == hangUp {
+		c.cut(nil)
+	}
+	cut := c.state == stateCut
+	if cut {
+		c.drop()
+	}
+	more := !cut && (c.queue.n > 0 || c.farewell != nil)
+	c.dirty = more
+	c.mu.Unlock()
+	switch {
+	case cut:
+		st.turn.Lock()
+		st.release(c)
+		st.turn.Unlock()
+	case then == halfClose:
+		_ = closeWrite(st.nc)
+	}
+	return more
+}
+
+func (st *stream) resume(c *Conn) {
+	c.inputHeld()
+	st.signal()
+}
+
+func (st *stream) signal() {
+	select {
+	case st.resumed <- struct{}{}:
+	default:
 	}
 }
 
-func (st *stream) pause(*Conn)    {}
-func (st *stream) resume(c *Conn) { c.runWake() }
-func (st *stream) cut(*Conn)      { _ = st.nc.Close() }
+// release ends the reader, and the writer if it is at it. After a complete
+// close handshake the reader hangs up politely; otherwise closing must not
+// wait, as it may under TLS.
+func (st *stream) release(c *Conn) {
+	c.mu.Lock()
+	writing, polite := c.writing, c.told && c.bytes == 0
+	c.mu.Unlock()
+	if polite {
+		_ = st.nc.SetReadDeadline(time.Unix(1, 0))
+	} else if t, ok := st.nc.(interface{ NetConn() net.Conn }); ok {
+		_ = t.NetConn().Close()
+	} else {
+		_ = st.nc.Close()
+	}
+	st.signal()
+	if writing {
+		return
+	}
+	if !c.released {
+		c.released = true
+		c.srv.streamed.Delete(c)
+	}
+	c.end()
+}

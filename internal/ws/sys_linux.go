@@ -39,3 +39,13 @@ func epollNow(ep int, events []unix.EpollEvent) int {
 	}
 	return int(n)
 }
+
+// closeNow closes a socket, which does not linger.
+func closeNow(fd int) {
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+}
+
+// shutdownNow ends the sending half of a socket.
+func shutdownNow(fd int) {
+	_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+}

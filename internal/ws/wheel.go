@@ -1,101 +1,42 @@
 package ws
 
 import (
-	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 const (
 	wheelSlots = 512
-	wheelTick  = 50 * time.Millisecond
+	wheelTick  = 100 * time.Millisecond
 )
 
-// A timer is a connection's place in the wheel.
+// A timer is a connection's place in a wheel.
 type timer struct {
 	prev, next *Conn
-	slot       int // index + 1; 0: not in the wheel
-	at         int64
+	slot       int32 // index + 1; 0: not in the wheel
 }
 
-// A wheel wakes connections. It is coarse: up to two ticks late, never early.
-// What lies further ahead than one turn is looked at once a turn. Its lock is
-// taken before Conn.mu, never after it.
+// A wheel holds connections until a moment comes. It is coarse: what it gives
+// out is up to two ticks late and never early. What lies further ahead than one
+// turn of the wheel comes out too soon; its owner looks and puts it back.
+// Moments are nanoseconds since the server was made.
 type wheel struct {
-	clock atomic.Int64 // Unix nanoseconds, of the last tick
-
-	mu    sync.Mutex // guards what follows, and Conn.timer
+	mu    sync.Mutex // guards what follows, and Conn.timer; a leaf
 	slots [wheelSlots]*Conn
 	last  int64 // tick that was processed last
 }
 
-func newWheel() *wheel {
-	w := &wheel{}
-	now := time.Now().UnixNano()
-	w.clock.Store(now)
-	w.last = now / int64(wheelTick)
-	return w
-}
-
-// now returns the coarse time in Unix nanoseconds.
-func (w *wheel) now() int64 { return w.clock.Load() }
-
-// run turns the wheel until ctx is done.
-func (w *wheel) run(ctx context.Context) {
-	tick := time.NewTicker(wheelTick)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			w.advance(now.UnixNano())
-		}
-	}
-}
-
-// advance wakes all connections that are due by now.
-func (w *wheel) advance(now int64) {
-	w.clock.Store(now)
-	var due []*Conn
-	w.mu.Lock()
-	end := now / int64(wheelTick)
-	first := max(w.last+1, end-wheelSlots+1)
-	for t := first; t <= end; t++ {
-		for c := w.slots[t%wheelSlots]; c != nil; {
-			next := c.timer.next
-			if c.timer.at <= now {
-				w.unlink(c)
-				due = append(due, c)
-			}
-			c = next
-		}
-	}
-	w.last = end
-	w.mu.Unlock()
-	for _, c := range due {
-		c.tick(now)
-	}
-}
-
-// schedule puts a connection where it is due next.
-func (w *wheel) schedule(c *Conn) {
+// put moves a connection to the slot of a moment.
+func (w *wheel) put(c *Conn, at int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	at := c.due()
-	if c.timer.slot != 0 && at == c.timer.at {
-		return
-	}
 	w.unlink(c)
-	if at == 0 {
-		return
-	}
-	c.timer.at = at
-	// The slot after the moment, so that it has passed when the slot comes up.
-	i := max(at/int64(wheelTick)+1, w.last+1) % wheelSlots
-	c.timer.slot = int(i) + 1
-	c.timer.next = w.slots[i]
+	// The tick that begins at the moment or after it. What lies beyond one
+	// turn waits in the slot that comes up last.
+	tick := (at + int64(wheelTick) - 1) / int64(wheelTick)
+	tick = min(max(tick, w.last+1), w.last+wheelSlots)
+	i := tick % wheelSlots
+	c.timer = timer{next: w.slots[i], slot: int32(i) + 1}
 	if c.timer.next != nil {
 		c.timer.next.timer.prev = c
 	}
@@ -122,4 +63,22 @@ func (w *wheel) unlink(c *Conn) {
 		t.next.timer.prev = t.prev
 	}
 	*t = timer{}
+}
+
+// advance appends to due what the wheel holds for the time up to now.
+func (w *wheel) advance(now int64, due []*Conn) []*Conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	end := now / int64(wheelTick)
+	for t := max(w.last+1, end-wheelSlots+1); t <= end; t++ {
+		for c := w.slots[t%wheelSlots]; c != nil; {
+			next := c.timer.next
+			c.timer = timer{}
+			due = append(due, c)
+			c = next
+		}
+		w.slots[t%wheelSlots] = nil
+	}
+	w.last = max(w.last, end)
+	return due
 }

@@ -1,0 +1,190 @@
+package ws
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	loopEvents = 256
+	loopBuffer = 64 << 10
+
+	// readBytes is how much is read from a connection in one turn, unless more
+	// of a frame is known to be missing. A peer that sends many frames at once
+	// is read in smaller pieces, so that it cannot keep the others waiting.
+	readBytes  = 2 << 10
+	eagerBytes = 256
+	eagerAbove = 16 // frames in one read
+)
+
+// A loop is one epoll set with its connections. Its descriptor is watched by
+// Go's own poller, so that a waiting loop is a parked goroutine and not a
+// blocked thread.
+type loop struct {
+	// Fixed at creation.
+	p    *poller
+	ep   int
+	file *os.File
+	raw  syscall.RawConn
+	wake chan struct{} // tells the flusher; holds one
+	quit chan struct{}
+
+	shard
+
+	turn   sync.Mutex // the turn of all connections of the loop; guards what follows
+	events [loopEvents]unix.EpollEvent
+	buf    []byte
+
+	mu     sync.Mutex // guards what follows; a leaf
+	dirty  []*Conn    // connections with something to write
+	asleep bool       // the flusher waits for wake
+}
+
+func newLoop(p *poller) (*loop, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(ep, true); err != nil { // or os.NewFile would not poll it
+		_ = unix.Close(ep)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	l := &loop{p: p, ep: ep, file: os.NewFile(uintptr(ep), "epoll"), buf: make([]byte, loopBuffer),
+		wake: make(chan struct{}, 1), quit: make(chan struct{})}
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		_ = l.file.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *loop) stop() {
+	close(l.quit)
+	_ = l.file.Close() // ends run
+}
+
+// run reads for the loop whenever there is something, until it is stopped. The
+// registration with Go's poller is edge-triggered: the set is drained before
+// the goroutine parks.
+func (l *loop) run() {
+	_ = l.raw.Read(func(uintptr) bool {
+		for {
+			l.turn.Lock()
+			n := l.poll()
+			l.turn.Unlock()
+			if n == 0 {
+				return false
+			}
+			if n == loopEvents {
+				runtime.Gosched()
+			}
+		}
+	})
+}
+
+// poll handles the events of now and returns how many there were; turn is held.
+func (l *loop) poll() int {
+	n := epollNow(l.ep, l.events[:])
+	if n == 0 {
+		return 0
+	}
+	now := l.p.srv.now()
+	for i := range n {
+		ev := &l.events[i]
+		c := l.p.table.get(ev.Fd, uint32(ev.Pad))
+		if c == nil {
+			continue
+		}
+		if ev.Events&unix.EPOLLOUT != 0 {
+			l.unblock(c)
+		}
+		if ev.Events&^unix.EPOLLOUT != 0 {
+			l.read(c, now)
+		}
+	}
+	return n
+}
+
+// read takes one piece from a connection; turn is held.
+func (l *loop) read(c *Conn, now int64) {
+	if c.waiting {
+		l.mute(c, true)
+		return
+	}
+	size := readBytes
+	if c.eager {
+		size = eagerBytes
+	}
+	n, err := recvNow(int(c.fd), l.buf[:max(size, min(c.in.need(), len(l.buf)))])
+	switch {
+	case n > 0:
+		c.lastRead.Store(now)
+		c.eager = c.input(l.buf[:n]) > eagerAbove
+	case err == unix.EAGAIN || err == unix.EINTR:
+	case err != 0:
+		c.lose(os.NewSyscallError("recv", err))
+	default:
+		c.lose(errHungUp)
+	}
+}
+
+// mute stops or restarts asking for input; turn is held.
+func (l *loop) mute(c *Conn, off bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.muted != off {
+		c.muted = off
+		l.arm(c)
+	}
+}
+
+// resume goes on after an Await; turn is held.
+func (l *loop) resume(c *Conn) {
+	c.inputHeld()
+	if !c.waiting && !c.released {
+		l.mute(c, false)
+	}
+}
+
+// interest is what a connection wants to hear of; mu is held, or nobody else
+// knows the connection yet.
+func (c *Conn) interest() unix.EpollEvent {
+	ev := unix.EpollEvent{Fd: c.fd, Pad: int32(c.gen)}
+	if c.muted {
+		ev.Events = unix.EPOLLET // a hang-up is told all the same; once is enough
+	} else {
+		ev.Events = unix.EPOLLIN
+	}
+	if c.blocked {
+		ev.Events |= unix.EPOLLOUT
+	}
+	return ev
+}
+
+// arm tells epoll what a connection wants to hear of. mu is held, so that the
+// last change is the one that counts, and the descriptor is open.
+func (l *loop) arm(c *Conn) {
+	ev := c.interest()
+	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev) // cannot fail while the descriptor is in the set
+}
+
+// release gives the descriptor back, unless the flusher is at it, who will come
+// back to it; turn is held.
+func (l *loop) release(c *Conn) {
+	c.mu.Lock()
+	writing := c.writing
+	c.mu.Unlock()
+	if writing {
+		return
+	}
+	if !c.released {
+		c.released = true
+		l.p.table.remove(c)
+		closeNow(int(c.fd))
+	}
+	c.end()
+}

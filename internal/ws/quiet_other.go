@@ -1,0 +1,8 @@
+//go:build !linux
+
+package ws
+
+import "net"
+
+// quietly matters only on Linux.
+func quietly(nc net.Conn) net.Conn { return nc }

@@ -1,0 +1,290 @@
+package ws
+
+import (
+	"bufio"
+	"bytes"
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+var errHeader = errors.New("websocket: request header is too large")
+
+// Serve accepts connections until the listener or the server is closed.
+// Connections that begin with an upgrade request become WebSockets; all others
+// are served by api, with the bytes that were read already, and those of a TLS
+// listener too: its handler gives upgrades to ServeHTTP. When api shuts down,
+// the listener is closed. The error is never nil; it is net.ErrClosed after a stop.
+func (s *Server) Serve(ln net.Listener, api *http.Server) error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	inner := newHandover(ln.Addr())
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return net.ErrClosed
+	}
+	s.inner = append(s.inner, inner)
+	s.work.Add(1)
+	defer s.work.Done()
+	s.mu.Unlock()
+	s.work.Go(func() {
+		_ = api.Serve(inner) // ends when inner is closed or api shuts down
+		_ = ln.Close()
+	})
+	defer inner.Close()
+	ctx, cancel := context.WithCancel(context.Background()) // of requests that Accept is asked about
+	defer cancel()
+	return s.acceptAll(ctx, ln, inner)
+}
+
+// acceptAll hands every connection to a goroutine. Without descriptors left it
+// spends those in reserve on the API, turns upgrades away, and waits.
+func (s *Server) acceptAll(ctx context.Context, ln net.Listener, inner *handover) error {
+	spare := newReserve()
+	defer spare.close()
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case err == nil:
+			full := !spare.refill()
+			if !full {
+				spare.calm(s.opts.Log)
+			}
+			s.work.Go(func() { s.meet(ctx, nc, inner, full) })
+		case !outOfDescriptors(err):
+			return err
+		default:
+			spare.alarm(s.opts.Log, err)
+			if spare.spend() {
+				continue
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-inner.done:
+				return net.ErrClosed
+			}
+		}
+	}
+}
+
+// meet reads the first request of a connection. When the server is full, only
+// the API has room.
+func (s *Server) meet(ctx context.Context, nc net.Conn, api *handover, full bool) {
+	if _, ok := nc.(*tls.Conn); ok {
+		api.give(nc)
+		return
+	}
+	nc = quietly(nc)
+	el := s.enterHalf(nc)
+	_ = nc.SetReadDeadline(time.Now().Add(s.opts.HandshakeTimeout))
+	head, end, err := s.readHead(nc)
+	s.leaveHalf(el)
+	if err != nil {
+		if errors.Is(err, errHeader) {
+			s.refuse(nc, &Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Body: "Request header is too large.\n"})
+			return
+		}
+		_ = nc.Close()
+		return
+	}
+	_ = nc.SetReadDeadline(time.Time{})
+	if end > 0 && mentionsUpgrade(head[:end]) {
+		r, err := http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head[:end]), 512))
+		if err == nil && IsUpgrade(r) {
+			s.upgrade(nc, r.WithContext(ctx), head[end:], full)
+			return
+		}
+	}
+	api.give(&prefixed{Conn: nc, head: head})
+}
+
+// readHead reads until the end of a GET request's header, or until it is clear
+// that the request is for the API: end is 0 then.
+func (s *Server) readHead(nc net.Conn) (head []byte, end int, err error) {
+	buf := make([]byte, 0, 1024)
+	for {
+		n, err := nc.Read(buf[len(buf):cap(buf)])
+		seen := max(len(buf)-3, 0)
+		buf = buf[:len(buf)+n]
+		if i := bytes.Index(buf[seen:], []byte("\r\n\r\n")); i >= 0 {
+			return buf, seen + i + 4, nil
+		}
+		if get := []byte("GET "); !bytes.HasPrefix(buf, get[:min(len(buf), len(get))]) {
+			return buf, 0, nil
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(buf) >= s.opts.MaxHeaderBytes {
+			return nil, 0, errHeader
+		}
+		if len(buf) == cap(buf) {
+			buf = append(make([]byte, 0, min(2*cap(buf), s.opts.MaxHeaderBytes)), buf...)
+		}
+	}
+}
+
+// mentionsUpgrade reports whether a request may ask for another protocol, so
+// that API requests are not parsed twice.
+func mentionsUpgrade(head []byte) bool {
+	const field = "upgrade:"
+	for len(head) > 0 {
+		i := bytes.IndexByte(head, '\n')
+		head = head[i+1:]
+		if len(head) >= len(field) && bytes.EqualFold(head[:len(field)], []byte(field)) {
+			return true
+		}
+		if i < 0 {
+			return false
+		}
+	}
+	return false
+}
+
+// refuse answers an upgrade request over HTTP. What the client still sends is
+// read for a moment, so that the answer reaches it before a reset does.
+func (s *Server) refuse(nc net.Conn, r *Refusal) {
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(time.Second))
+	if _, err := nc.Write(appendRefusal(nil, r)); err != nil {
+		return
+	}
+	if closeWrite(nc) == nil {
+		_, _ = io.CopyN(io.Discard, nc, 64<<10)
+	}
+}
+
+// A halfOpen counts handshakes.
+type halfOpen struct {
+	reading  list.List // of net.Conn whose request is not complete, the oldest first
+	deciding int       // requests that Accept has been asked about
+}
+
+func (h *halfOpen) count() int { return h.reading.Len() + h.deciding }
+
+func (h *halfOpen) closeAll() {
+	for el := h.reading.Front(); el != nil; el = el.Next() {
+		_ = el.Value.(net.Conn).Close()
+	}
+}
+
+// enterHalf counts in a connection whose request is being read. When there are
+// too many, the oldest one gives way: honest clients are done within
+// milliseconds.
+func (s *Server) enterHalf(nc net.Conn) *list.Element {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.half.reading.Len() >= s.opts.MaxHandshakes {
+		oldest := s.half.reading.Front()
+		s.half.reading.Remove(oldest)
+		_ = oldest.Value.(net.Conn).Close()
+		s.turned.Add(1)
+	}
+	if s.closed {
+		_ = nc.Close()
+	}
+	return s.half.reading.PushBack(nc)
+}
+
+func (s *Server) leaveHalf(el *list.Element) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.half.reading.Remove(el) // does nothing when it gave way
+}
+
+// enterDecision counts in a request that Accept is asked about. It returns
+// false when too many are.
+func (s *Server) enterDecision() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.half.deciding >= s.opts.MaxHandshakes {
+		return false
+	}
+	s.half.deciding++
+	return true
+}
+
+func (s *Server) leaveDecision() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.half.deciding--
+}
+
+var errFull = &Refusal{
+	Status: http.StatusServiceUnavailable,
+	Header: http.Header{"Retry-After": {"1"}},
+	Body:   "The server has no room for this connection now.\n",
+}
+
+// upgrade answers an upgrade request and opens the connection; early are bytes
+// that came behind the request.
+func (s *Server) upgrade(nc net.Conn, r *http.Request, early []byte, full bool) {
+	r.RemoteAddr = nc.RemoteAddr().String()
+	h, refusal := s.decide(r, full)
+	if refusal != nil {
+		s.refuse(nc, refusal)
+		return
+	}
+	s.begin(nc, h, r, early)
+}
+
+// begin opens a connection on the transport for it.
+func (s *Server) begin(nc net.Conn, h Handler, r *http.Request, early []byte) {
+	c := &Conn{srv: s, handler: h, remote: r.RemoteAddr, shard: &s.streams}
+	answer := &Frame{wire: appendSwitch(make([]byte, 0, 160), r.Header.Get("Sec-Websocket-Key"))}
+	if s.poll == nil || !s.poll.take(c, nc, answer, early) {
+		s.stream(c, nc, answer, early)
+	}
+}
+
+// decide asks Accept, after the request itself has been found valid.
+func (s *Server) decide(r *http.Request, full bool) (Handler, *Refusal) {
+	if refusal := checkUpgrade(r); refusal != nil {
+		return nil, refusal
+	}
+	if full || !s.enterDecision() {
+		s.turned.Add(1)
+		return nil, errFull
+	}
+	defer s.leaveDecision()
+	h, refusal := s.accept(r)
+	if h == nil && refusal == nil {
+		refusal = &Refusal{Status: http.StatusForbidden}
+	}
+	return h, refusal
+}
+
+// ServeHTTP upgrades a connection that net/http serves: under TLS, and where an
+// upgrade is not the first request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.start() != nil {
+		writeRefusal(w, errFull)
+		return
+	}
+	h, refusal := s.decide(r, false)
+	if refusal != nil {
+		writeRefusal(w, refusal)
+		return
+	}
+	nc, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.never(&Conn{srv: s, handler: h, remote: r.RemoteAddr, shard: &s.streams}, err)
+		writeRefusal(w, &Refusal{Status: http.StatusInternalServerError, Body: "This connection cannot be upgraded.\n"})
+		return
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	early = bytes.Clone(early)
+	if p, ok := nc.(*prefixed); ok {
+		early = append(early, p.head...)
+		nc = p.Conn
+	}
+	_ = nc.SetDeadline(time.Time{})
+	s.begin(nc, h, r, early)
+}

@@ -1,7 +1,0 @@
-package ws
-
-import "crypto/tls"
-
-type tlsConn interface {
-	ConnectionState() tls.ConnectionState
-}
