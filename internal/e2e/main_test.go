@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -117,3 +118,5 @@ func serve(t testing.TB, edit func(*config.Config)) *servertest.Server {
 		}
 	})
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
