@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"session", "httpapi", "dashboard"},
 	{"config"},
 	{"server"},
-	{"servertest", "e2e", "archtest"},
+	{"servertest", "servicetest", "e2e", "archtest"},
 }
 
 const module = "sockudo"
