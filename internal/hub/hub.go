@@ -135,3 +135,35 @@ func (h *Hub) FlushCounts(now time.Time) {
 		h.countMu.Unlock()
 	}
 }
+
+// Sizes count what all maps and lists of a hub hold; on an idle node everything
+// but Apps is zero.
+type Sizes struct {
+	Apps, Sockets, Quota, Users, Watchers, Channels, HeldCounts int
+}
+
+// Sizes returns the sizes of now, for tests and audits.
+func (h *Hub) Sizes() Sizes {
+	var out Sizes
+	for _, ns := range h.Apps() {
+		out.Apps++
+		ns.mu.RLock()
+		out.Sockets += len(ns.sockets)
+		out.Quota += ns.quota
+		ns.mu.RUnlock()
+		ns.userMu.Lock()
+		out.Users += len(ns.users)
+		out.Watchers += len(ns.watchers)
+		ns.userMu.Unlock()
+		for i := range ns.shards {
+			sh := &ns.shards[i]
+			sh.mu.RLock()
+			out.Channels += len(sh.channels)
+			sh.mu.RUnlock()
+		}
+	}
+	h.countMu.Lock()
+	out.HeldCounts = len(h.counts)
+	h.countMu.Unlock()
+	return out
+}

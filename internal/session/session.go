@@ -151,6 +151,9 @@ func (s *Session) Closed(_ *ws.Conn, err error) {
 	s.open = false
 	s.gate.node.Gone(&s.sock)
 	s.metrics.ConnectionClosed()
+	if errors.Is(err, ws.ErrSlow) {
+		s.metrics.SlowConsumer()
+	}
 	s.gate.log.Debug("connection closed", "app_id", s.app.ID, "socket_id", s.sock.ID, "err", err)
 }
 
