@@ -16,6 +16,8 @@ var (
 	ErrNotFound = errors.New("app not found")
 	// ErrExists says that an app with this id or key is there already.
 	ErrExists = errors.New("app exists already")
+	// ErrInvalid says that an app cannot be stored as it is.
+	ErrInvalid = errors.New("app is not valid")
 	// ErrUnavailable says that the store could not be asked; trying again may help.
 	// It never means that the app is unknown.
 	ErrUnavailable = errors.New("app store unavailable")
@@ -144,12 +146,16 @@ type Store interface {
 
 // An Editor is a Store whose apps can be listed and changed.
 type Editor interface {
-	// List calls yield for every app in order of id until it returns false.
+	// List calls yield for every app, in the order of the store, until it returns
+	// false. Apps that cannot be used are left out.
 	List(ctx context.Context, yield func(*App) bool) error
 	Create(ctx context.Context, a *App) error    // ErrExists
 	Update(ctx context.Context, a *App) error    // ErrNotFound
 	Upsert(ctx context.Context, a *App) error    // atomic, safe when many nodes start together
 	Delete(ctx context.Context, id string) error // ErrNotFound
+	// SetSecrets replaces the two secrets of an app and nothing else; an empty
+	// previous one ends a rotation. ErrNotFound.
+	SetSecrets(ctx context.Context, id string, secret, previous Secret) error
 }
 
 // A Pinger is a Store that can say whether it is well. Any returns whether at

@@ -3,51 +3,44 @@ package app
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 // A Memory store keeps apps in this process. Looking up takes no lock.
 type Memory struct {
 	defaults Defaults
-	mu       sync.Mutex // held by writers
-	apps     atomic.Pointer[memoryApps]
-}
 
-type memoryApps struct {
-	byID  map[string]*App
-	byKey map[string]*App
+	mu   sync.Mutex // held by writers
+	ids  sync.Map   // of *App by id
+	keys sync.Map   // of *App by key
+	n    int
 }
 
 // NewMemory returns an empty store whose apps inherit the limits of d.
-func NewMemory(d Defaults) *Memory {
-	m := &Memory{defaults: d}
-	m.apps.Store(&memoryApps{})
-	return m
-}
+func NewMemory(d Defaults) *Memory { return &Memory{defaults: d} }
 
 // ByID returns an app or ErrNotFound.
-func (m *Memory) ByID(_ context.Context, id string) (*App, error) {
-	return found(m.apps.Load().byID[id])
-}
+func (m *Memory) ByID(_ context.Context, id string) (*App, error) { return find(&m.ids, id) }
 
 // ByKey returns an app or ErrNotFound.
-func (m *Memory) ByKey(_ context.Context, key string) (*App, error) {
-	return found(m.apps.Load().byKey[key])
-}
+func (m *Memory) ByKey(_ context.Context, key string) (*App, error) { return find(&m.keys, key) }
 
-func found(a *App) (*App, error) {
-	if a == nil {
+func find(apps *sync.Map, name string) (*App, error) {
+	a, ok := apps.Load(name)
+	if !ok {
 		return nil, ErrNotFound
 	}
-	return a, nil
+	return a.(*App), nil
 }
 
 // List yields all apps in order of id.
 func (m *Memory) List(_ context.Context, yield func(*App) bool) error {
-	all := slices.SortedFunc(maps.Values(m.apps.Load().byID), func(a, b *App) int { return cmp.Compare(a.ID, b.ID) })
+	var all []*App
+	for _, a := range m.ids.Range {
+		all = append(all, a.(*App))
+	}
+	slices.SortFunc(all, func(a, b *App) int { return cmp.Compare(a.ID, b.ID) })
 	for _, a := range all {
 		if !yield(a) {
 			break
@@ -58,11 +51,10 @@ func (m *Memory) List(_ context.Context, yield func(*App) bool) error {
 
 // Create adds an app; ErrExists when its id or key is taken.
 func (m *Memory) Create(_ context.Context, a *App) error {
-	return m.change(func(next *memoryApps) error {
-		if next.byID[a.ID] != nil || next.byKey[a.Key] != nil {
+	return m.put(a, func(old *App) error {
+		if old != nil {
 			return ErrExists
 		}
-		m.put(next, a)
 		return nil
 	})
 }
@@ -70,66 +62,85 @@ func (m *Memory) Create(_ context.Context, a *App) error {
 // Update replaces an app; ErrNotFound when it is not there and ErrExists when
 // its new key is another app's.
 func (m *Memory) Update(_ context.Context, a *App) error {
-	return m.change(func(next *memoryApps) error {
-		if next.byID[a.ID] == nil {
+	return m.put(a, func(old *App) error {
+		if old == nil {
 			return ErrNotFound
 		}
-		return m.replace(next, a)
+		return nil
 	})
 }
 
 // Upsert adds or replaces an app; ErrExists when its key is another app's.
 func (m *Memory) Upsert(_ context.Context, a *App) error {
-	return m.change(func(next *memoryApps) error { return m.replace(next, a) })
+	return m.put(a, func(*App) error { return nil })
+}
+
+// put stores a unless it is not valid, its key is another app's, or may
+// returns an error for the app that has its id now, nil if there is none.
+func (m *Memory) put(a *App, may func(old *App) error) error {
+	if err := Validate(a); err != nil {
+		return err
+	}
+	own := *a
+	Prepare(&own, m.defaults)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, _ := find(&m.ids, a.ID)
+	if err := may(old); err != nil {
+		return err
+	}
+	if other, _ := find(&m.keys, a.Key); other != nil && other.ID != a.ID {
+		return ErrExists
+	}
+	if old == nil {
+		m.n++
+	}
+	m.ids.Store(own.ID, &own)
+	m.keys.Store(own.Key, &own)
+	if old != nil && old.Key != own.Key {
+		m.keys.Delete(old.Key)
+	}
+	return nil
 }
 
 // Delete removes an app; ErrNotFound when it is not there.
 func (m *Memory) Delete(_ context.Context, id string) error {
-	return m.change(func(next *memoryApps) error {
-		old := next.byID[id]
-		if old == nil {
-			return ErrNotFound
-		}
-		delete(next.byID, id)
-		delete(next.byKey, old.Key)
-		return nil
-	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, err := find(&m.ids, id)
+	if err != nil {
+		return err
+	}
+	m.ids.Delete(id)
+	m.keys.Delete(old.Key)
+	m.n--
+	return nil
+}
+
+// SetSecrets replaces the secrets of an app; ErrNotFound when it is not there.
+func (m *Memory) SetSecrets(_ context.Context, id string, secret, previous Secret) error {
+	if err := ValidateSecrets(secret, previous); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, err := find(&m.ids, id)
+	if err != nil {
+		return err
+	}
+	own := *old
+	own.Secret, own.PreviousSecret = secret, previous
+	m.ids.Store(id, &own)
+	m.keys.Store(own.Key, &own)
+	return nil
 }
 
 // Ping returns nil: memory is always there.
 func (m *Memory) Ping(context.Context) error { return nil }
 
 // Any reports whether there is an app.
-func (m *Memory) Any(context.Context) (bool, error) { return len(m.apps.Load().byID) > 0, nil }
-
-func (m *Memory) replace(next *memoryApps, a *App) error {
-	if other := next.byKey[a.Key]; other != nil && other.ID != a.ID {
-		return ErrExists
-	}
-	if old := next.byID[a.ID]; old != nil {
-		delete(next.byKey, old.Key)
-	}
-	m.put(next, a)
-	return nil
-}
-
-func (m *Memory) put(next *memoryApps, a *App) {
-	own := *a
-	Prepare(&own, m.defaults)
-	next.byID[own.ID], next.byKey[own.Key] = &own, &own
-}
-
-// change lets edit work on a copy that readers see only when it succeeded.
-func (m *Memory) change(edit func(next *memoryApps) error) error {
+func (m *Memory) Any(context.Context) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := m.apps.Load()
-	next := &memoryApps{byID: map[string]*App{}, byKey: map[string]*App{}}
-	maps.Copy(next.byID, old.byID)
-	maps.Copy(next.byKey, old.byKey)
-	if err := edit(next); err != nil {
-		return err
-	}
-	m.apps.Store(next)
-	return nil
+	return m.n > 0, nil
 }

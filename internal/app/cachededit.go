@@ -1,0 +1,105 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// List lists the apps of the store and keeps as many as fit.
+func (c *Cached) List(ctx context.Context, yield func(*App) bool) error {
+	changes := c.changes.Load()
+	kept := 0
+	return c.store.List(ctx, func(a *App) bool {
+		if kept < c.opts.Capacity {
+			kept++
+			c.fill(ctx, a, changes)
+		}
+		return yield(a)
+	})
+}
+
+// Create adds an app to the store.
+func (c *Cached) Create(ctx context.Context, a *App) error {
+	return c.change(ctx, a.ID, a, func() error { return c.store.Create(ctx, a) })
+}
+
+// Update replaces an app of the store.
+func (c *Cached) Update(ctx context.Context, a *App) error {
+	return c.change(ctx, a.ID, a, func() error { return c.store.Update(ctx, a) })
+}
+
+// Upsert adds or replaces an app of the store.
+func (c *Cached) Upsert(ctx context.Context, a *App) error {
+	return c.change(ctx, a.ID, a, func() error { return c.store.Upsert(ctx, a) })
+}
+
+// Delete removes an app from the store.
+func (c *Cached) Delete(ctx context.Context, id string) error {
+	return c.change(ctx, id, nil, func() error { return c.store.Delete(ctx, id) })
+}
+
+// SetSecrets replaces the secrets of an app of the store.
+func (c *Cached) SetSecrets(ctx context.Context, id string, secret, previous Secret) error {
+	return c.change(ctx, id, nil, func() error { return c.store.SetSecrets(ctx, id, secret, previous) })
+}
+
+// Ping asks the store.
+func (c *Cached) Ping(ctx context.Context) error { return c.store.Ping(ctx) }
+
+// Any asks the store.
+func (c *Cached) Any(ctx context.Context) (bool, error) { return c.store.Any(ctx) }
+
+// change makes a change of one app and drops what was known of it before, also
+// under a key that it no longer has. next is the app after it, nil if that is
+// not known.
+func (c *Cached) change(ctx context.Context, id string, next *App, edit func() error) error {
+	before := c.before(ctx, id)
+	if err := edit(); err != nil {
+		if errors.Is(err, ErrUnavailable) {
+			c.invalidate(ctx, id, before, next) // it may have happened nevertheless
+		}
+		return err
+	}
+	c.invalidate(ctx, id, before, next)
+	if next != nil {
+		own := *next
+		Prepare(&own, c.defaults)
+		c.fill(ctx, &own, c.changes.Load())
+	}
+	return nil
+}
+
+// before returns what the store and this process know of an app; their keys
+// may differ.
+func (c *Cached) before(ctx context.Context, id string) []*App {
+	var known []*App
+	if e := c.ids.get(id, time.Now()); e != nil {
+		known = append(known, e.value)
+	}
+	if !ValidName(id) {
+		return known
+	}
+	if a, err := c.store.ByID(ctx, id); err == nil {
+		known = append(known, a)
+	}
+	return known
+}
+
+func (c *Cached) invalidate(ctx context.Context, id string, before []*App, next *App) {
+	// From here on no lookup leaves behind what it read earlier.
+	c.changes.Add(1)
+	// The caches must follow the store also when the caller has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.Timeout)
+	defer cancel()
+	for _, a := range before {
+		c.keys.delete(a.Key)
+		c.uncache(ctx, c.byKey(), a.Key)
+	}
+	c.ids.delete(id)
+	c.uncache(ctx, c.byID(), id)
+	c.unknownID.delete(id)
+	if next != nil {
+		c.unknownKey.delete(next.Key)
+	}
+}
