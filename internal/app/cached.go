@@ -68,7 +68,7 @@ type Cached struct {
 	ids, keys             *table[*App]
 	unknownID, unknownKey *table[struct{}]
 	flights               flights
-	breaker               breaker
+	breaker               *backoff.Breaker
 	// changes counts what was changed through this store. A lookup that began
 	// before a change must not leave behind what it found.
 	changes atomic.Uint64
@@ -96,7 +96,7 @@ func NewCached(store Backend, d Defaults, opts CachedOptions) *Cached {
 		store: store, defaults: d, opts: opts, log: opts.Log.With("component", "apps"),
 		ids: newTable[*App](opts.Capacity), keys: newTable[*App](opts.Capacity),
 		unknownID: newTable[struct{}](negatives), unknownKey: newTable[struct{}](negatives),
-		breaker: breaker{policy: backoff.Policy{First: 250 * time.Millisecond, Max: 5 * time.Second}},
+		breaker: backoff.NewBreaker(backoff.Policy{First: 250 * time.Millisecond, Max: 5 * time.Second}, opts.Timeout),
 	}
 }
 
@@ -179,7 +179,8 @@ func (c *Cached) fromCache(ctx context.Context, way by, name string) *App {
 }
 
 func (c *Cached) fromStore(ctx context.Context, way by, name string, changes uint64) (*App, error) {
-	if !c.breaker.allow(time.Now(), c.opts.Timeout) {
+	ticket, ok := c.breaker.Allow()
+	if !ok {
 		return c.stale(way, name, ErrUnavailable)
 	}
 	a, err := way.find(ctx, name)
@@ -194,7 +195,7 @@ func (c *Cached) fromStore(ctx context.Context, way by, name string, changes uin
 		c.forget(ctx, way, name, changes)
 		return nil, ErrNotFound
 	}
-	if c.breaker.failed(time.Now()) {
+	if c.breaker.Failed(ticket) {
 		c.log.Error("app store does not answer; known apps go on working", "err", err)
 	}
 	if !errors.Is(err, ErrUnavailable) {
@@ -204,7 +205,7 @@ func (c *Cached) fromStore(ctx context.Context, way by, name string, changes uin
 }
 
 func (c *Cached) answered() {
-	if c.breaker.answered() {
+	if c.breaker.Answered() {
 		c.log.Info("app store answers again")
 	}
 }

@@ -1,4 +1,5 @@
-// Package backoff tries again what failed, with pauses that grow.
+// Package backoff tries again what failed, with pauses that grow, and keeps
+// callers away from what is down.
 package backoff
 
 import (
@@ -60,8 +61,9 @@ func Permanent(err error) error {
 }
 
 // Retry calls try until it succeeds, returns an error marked by Permanent, or
-// ctx is done. It returns nil, the error without the mark, or the last error
-// together with that of ctx. Before each pause it calls failed, unless that is nil.
+// ctx is done or would be before the next attempt. It returns nil, the error
+// without the mark, or the last error. Before each pause it calls failed, unless
+// that is nil.
 func Retry(ctx context.Context, p Policy, try func(context.Context) error, failed func(err error, pause time.Duration)) error {
 	for attempt := 1; ; attempt++ {
 		err := try(ctx)
