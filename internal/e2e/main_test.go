@@ -51,14 +51,6 @@ func items(t *testing.T, numbers ...int) {
 	})
 }
 
-func span(from, to int) []int {
-	var out []int
-	for n := from; n <= to; n++ {
-		out = append(out, n)
-	}
-	return out
-}
-
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if os.Getenv("SOCKUDO_TEST_SERVICES") != "" || slices.Contains(os.Args, "-test.v=true") {

@@ -37,7 +37,7 @@ func (p *peer) text(s string) { p.send(ws.NewTextFrame([]byte(s))) }
 
 // read returns the next frame of the client, unmasked.
 func (p *peer) read() ws.Frame {
-	f, err := ws.ReadFrame(p.r)
+	f, err := readFrame(p.r)
 	if err != nil {
 		p.t.Errorf("peer: %v", err)
 		return f

@@ -126,7 +126,7 @@ func (w *wire) read(r io.Reader) {
 	defer close(w.done)
 	var message []byte
 	for {
-		frame, err := ws.ReadFrame(r)
+		frame, err := readFrame(r)
 		if err == nil {
 			err = w.check(frame)
 		}
@@ -159,6 +159,23 @@ func (w *wire) read(r io.Reader) {
 			})
 		}
 	}
+}
+
+// maxFrame is far above what a server sends in a test.
+const maxFrame = 64 << 20
+
+// readFrame reads one frame, still masked if it was.
+func readFrame(r io.Reader) (ws.Frame, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return ws.Frame{}, err
+	}
+	if h.Length > maxFrame {
+		return ws.Frame{}, fmt.Errorf("frame of %d bytes", h.Length)
+	}
+	f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
 }
 
 // check finds frames that no server may send.
