@@ -35,6 +35,9 @@ func (s Secret) GoString() string { return `"***"` }
 // LogValue hides the secret from slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue("***") }
 
+// MarshalText hides the secret from encoders of JSON and the like.
+func (s Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
 // Reveal returns the secret itself, for signing and for storing.
 func (s Secret) Reveal() string { return string(s) }
 
