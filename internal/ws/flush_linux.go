@@ -13,6 +13,8 @@ const (
 	pollEvery = 16
 	// yieldEvery is after how many writes it lets other goroutines run.
 	yieldEvery = 64
+	// maxBatch bounds the bytes that are copied together to be sent at once.
+	maxBatch = 64 << 10
 )
 
 // flush puts a connection on the list of those with something to write.

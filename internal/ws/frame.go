@@ -35,9 +35,15 @@ type Frame struct {
 func TextFrame(payload []byte) *Frame { return newFrame(opText, payload) }
 
 func newFrame(opcode byte, payload []byte) *Frame {
-	wire := make([]byte, 0, len(payload)+10)
-	wire = appendHeader(wire, opcode, len(payload))
-	return &Frame{wire: append(wire, payload...), header: len(wire)}
+	size := 2
+	switch {
+	case len(payload) > 0xffff:
+		size = 10
+	case len(payload) > 125:
+		size = 4
+	}
+	wire := appendHeader(make([]byte, 0, size+len(payload)), opcode, len(payload))
+	return &Frame{wire: append(wire, payload...), header: size}
 }
 
 func appendHeader(dst []byte, opcode byte, size int) []byte {

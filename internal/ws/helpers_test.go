@@ -17,7 +17,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if childMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // transports are what every test of behaviour runs on.
 var transports = []struct {
@@ -269,3 +274,37 @@ func waitClosed(t testing.TB, closed <-chan error) error {
 }
 
 func long(n int) string { return strings.Repeat("x", n) }
+
+// eventually waits for something that nothing tells of.
+func eventually(t testing.TB, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it did not happen")
+		}
+	}
+}
+
+// A tightListener makes connections with little room in the kernel, so that
+// clients that do not read are noticed soon.
+type tightListener struct{ net.Listener }
+
+func (l tightListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		err = nc.(*net.TCPConn).SetWriteBuffer(8 << 10)
+	}
+	return nc, err
+}
+
+// startTight is start with a tightListener.
+func startTight(t testing.TB, opts Options, accept Accept) (*Server, string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(accept, opts)
+	serveOn(t, s, tightListener{ln})
+	return s, ln.Addr().String()
+}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,10 @@ const (
 	// is read in smaller pieces, so that it cannot keep the others waiting.
 	readBytes  = 2 << 10
 	eagerBytes = 256
-	eagerAbove = 16 // frames in one read
+
+	// yieldAfter is how long a loop that always finds something goes on before
+	// it lets the flusher run, whom its answers wait for.
+	yieldAfter = 50 * time.Microsecond
 )
 
 // A loop is one epoll set with its connections. Its descriptor is watched by
@@ -72,14 +76,16 @@ func (l *loop) stop() {
 // the goroutine parks.
 func (l *loop) run() {
 	_ = l.raw.Read(func(uintptr) bool {
+		yielded := l.p.srv.now()
 		for {
 			l.turn.Lock()
-			n := l.poll()
+			n, now := l.poll()
 			l.turn.Unlock()
 			if n == 0 {
 				return false
 			}
-			if n == loopEvents {
+			if now-yielded > int64(yieldAfter) {
+				yielded = now
 				runtime.Gosched()
 			}
 		}
@@ -87,12 +93,12 @@ func (l *loop) run() {
 }
 
 // poll handles the events of now and returns how many there were; turn is held.
-func (l *loop) poll() int {
-	n := epollNow(l.ep, l.events[:])
+func (l *loop) poll() (n int, now int64) {
+	n = epollNow(l.ep, l.events[:])
 	if n == 0 {
-		return 0
+		return 0, 0
 	}
-	now := l.p.srv.now()
+	now = l.p.srv.now()
 	for i := range n {
 		ev := &l.events[i]
 		c := l.p.table.get(ev.Fd, uint32(ev.Pad))
@@ -106,7 +112,7 @@ func (l *loop) poll() int {
 			l.read(c, now)
 		}
 	}
-	return n
+	return n, now
 }
 
 // read takes one piece from a connection; turn is held.

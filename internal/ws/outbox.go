@@ -2,9 +2,6 @@ package ws
 
 import "time"
 
-// maxBatch bounds the bytes that are copied together to be written at once.
-const maxBatch = 64 << 10
-
 // push queues a frame and reports whether the link must be told; mu is held.
 func (c *Conn) push(f *Frame) (wake bool) {
 	n := len(f.wire)

@@ -2,13 +2,19 @@ package ws
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
 
-const streamBuffer = 2 << 10 // bytes of a reader; larger frames collect in the decoder
+const (
+	streamBuffer = 2 << 10 // bytes of a reader; larger frames collect in the decoder
+	// streamBatch bounds the bytes that are copied together: a TLS record. A
+	// client that does not read holds on to them besides its queue.
+	streamBatch = 16 << 10
+)
 
-var scratches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch); return &b }}
+var scratches = sync.Pool{New: func() any { b := make([]byte, 0, streamBatch); return &b }}
 
 // A stream is the transport with a reader goroutine per connection. It serves
 // TLS, and plain connections where there is no poll transport.
@@ -40,7 +46,7 @@ func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
 func (st *stream) read() {
 	c := st.c
 	buf := make([]byte, streamBuffer)
-	for over := false; !over; {
+	for over, eager := false, false; !over; {
 		n, err := st.nc.Read(buf)
 		st.turn.Lock()
 		for c.waiting && !c.released {
@@ -50,13 +56,16 @@ func (st *stream) read() {
 		}
 		if n > 0 && !c.released {
 			c.lastRead.Store(c.srv.now())
-			c.input(buf[:n])
+			eager = c.input(buf[:n]) > eagerAbove
 		}
 		if err != nil {
 			c.lose(err)
 		}
 		over = c.released || err != nil
 		st.turn.Unlock()
+		if eager { // a flood must not keep a core
+			runtime.Gosched()
+		}
 	}
 	_ = st.nc.Close() // under TLS it says so
 }

@@ -38,6 +38,10 @@ func checkUpgrade(r *http.Request) *Refusal {
 		return bad("the method must be GET")
 	case !r.ProtoAtLeast(1, 1):
 		return bad("HTTP/1.1 is needed")
+	case r.Host == "":
+		return bad("Host is missing")
+	case r.ContentLength > 0 || len(r.TransferEncoding) > 0:
+		return bad("it must not have a body")
 	case !hasToken(r.Header, "Connection", "upgrade"):
 		return bad("Connection must name upgrade")
 	case r.Header.Get("Sec-Websocket-Version") != "13":
@@ -46,7 +50,7 @@ func checkUpgrade(r *http.Request) *Refusal {
 			Header: http.Header{"Sec-Websocket-Version": {"13"}},
 			Body:   "WebSocket version 13 is needed.\n",
 		}
-	case err != nil || len(key) != 16:
+	case err != nil || len(key) != 16 || len(r.Header["Sec-Websocket-Key"]) > 1:
 		return bad("Sec-WebSocket-Key must be 16 bytes in base64")
 	}
 	return nil

@@ -1,0 +1,222 @@
+package ws
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// childVar makes the test binary a child: a process that plays many clients, so
+// that benchmarks measure the server's CPU alone and have its descriptors and
+// its scheduler to themselves. Its value is MODE NETWORK ADDRESS COUNT.
+const childVar = "SOCKUDO_WS_CHILD"
+
+// childMain reports whether this process is a child, whose work is done.
+func childMain() bool {
+	spec := os.Getenv(childVar)
+	if spec == "" {
+		return false
+	}
+	if err := runChild(spec); err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// runChild does what its mode says, after a line on standard output, until
+// standard input ends.
+func runChild(spec string) error {
+	fields := strings.Fields(spec)
+	mode, network, address := fields[0], fields[1], fields[2]
+	n, err := strconv.Atoi(fields[3])
+	if err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	all := make([]net.Conn, n)
+	for i := range all {
+		if all[i], err = net.Dial(network, address); err != nil {
+			return err
+		}
+		if mode == "plain" {
+			continue
+		}
+		if _, err := io.WriteString(all[i], upgradeRequest); err != nil {
+			return err
+		}
+		if err := skipResponse(all[i]); err != nil {
+			return err
+		}
+	}
+	switch mode {
+	case "plain", "upgrade":
+		return discard(all)
+	case "flood":
+		return flood(all)
+	case "ping":
+		return ping(all[0])
+	}
+	return fmt.Errorf("mode %q", mode)
+}
+
+// skipResponse reads to the end of an HTTP header and not a byte further.
+func skipResponse(nc net.Conn) error {
+	for seen, b := "", make([]byte, 1); !strings.HasSuffix(seen, "\r\n\r\n"); seen += string(b) {
+		if _, err := nc.Read(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discard reads from all connections and throws it away.
+func discard(all []net.Conn) error {
+	ep, err := unix.EpollCreate1(0)
+	if err != nil {
+		return err
+	}
+	for _, nc := range all {
+		fd := duplicate(nc)
+		if err := nc.Close(); err != nil {
+			return err
+		}
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+			return err
+		}
+	}
+	fmt.Println("ready")
+	events := make([]unix.EpollEvent, 256)
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := unix.EpollWait(ep, events, -1)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		for i := range max(n, 0) {
+			for {
+				if n, _ := recvNow(int(events[i].Fd), buf); n < len(buf) {
+					break
+				}
+			}
+		}
+	}
+}
+
+// flood sends empty messages as fast as the server takes them.
+func flood(all []net.Conn) error {
+	fmt.Println("ready")
+	b := bytes.Repeat(text(""), 5000)
+	failed := make(chan error)
+	for _, nc := range all {
+		go func() {
+			for {
+				if _, err := nc.Write(b); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	return <-failed
+}
+
+// ping sends a ping every few milliseconds and prints the round trips of 200.
+func ping(nc net.Conn) error {
+	var all []time.Duration
+	b := make([]byte, 2)
+	for range 200 {
+		start := time.Now()
+		if _, err := nc.Write(raw(finBit|opPing, nil)); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(nc, b); err != nil {
+			return err
+		}
+		all = append(all, time.Since(start))
+		time.Sleep(5 * time.Millisecond)
+	}
+	slices.Sort(all)
+	fmt.Println(int64(all[100]), int64(all[198]))
+	return nil
+}
+
+// child starts a child and stops it when the test ends. It returns the line
+// that the child says.
+func child(tb testing.TB, mode string, addr net.Addr, n int) string {
+	tb.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %d", childVar, mode, addr.Network(), addr.String(), n))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		tb.Fatalf("child: %q, %v", line, err)
+	}
+	return line
+}
+
+// cpu returns the CPU time that this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// crowd serves n clients of a child and returns the server's ends.
+func crowd(tb testing.TB, n int, opts Options) (*Server, net.Addr, []*Conn) {
+	tb.Helper()
+	var mu sync.Mutex
+	var conns []*Conn
+	all := make(chan struct{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s := NewServer(handled(&echo{
+		on: func(*Conn, []byte) {},
+		open: func(c *Conn) {
+			mu.Lock()
+			defer mu.Unlock()
+			if conns = append(conns, c); len(conns) == n {
+				close(all)
+			}
+		},
+	}), opts)
+	serveOn(tb, s, ln)
+	if n > 0 {
+		child(tb, "upgrade", ln.Addr(), n)
+		<-all
+	}
+	return s, ln.Addr(), conns
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package ws
+
+func childMain() bool { return false }
