@@ -36,15 +36,27 @@ func refuse(format string, args ...any) error { return &AuthError{fmt.Sprintf(fo
 // A pair is one query parameter, its name in lower case.
 type pair struct{ key, decoded, raw string }
 
-// Params are the query parameters of a request after CheckParams.
+// Params are the query parameters of a request after CheckParams: the one
+// reading of the query, so that nothing is acted on but what was signed.
 type Params struct {
-	pairs     []pair
+	pairs     []pair // sorted by key, without the signature
 	signature string
-	bodyMD5   *string
+}
+
+// Get returns the decoded value of a parameter, the first one if it is
+// repeated, and whether it is there. key is in lower case; the names that
+// clients send count in any case.
+func (p *Params) Get(key string) (value string, ok bool) {
+	i, ok := slices.BinarySearchFunc(p.pairs, key, func(q pair, key string) int { return strings.Compare(q.key, key) })
+	if !ok {
+		return "", false
+	}
+	return p.pairs[i].decoded, true
 }
 
 // CheckParams checks all that can be checked before the body is read: that the
 // auth parameters are there once, their version, the key and the timestamp.
+// Its error is an *AuthError.
 func (r *Request) CheckParams(key string, now time.Time) (*Params, error) {
 	p := &Params{pairs: make([]pair, 0, 8)}
 	for part := range strings.SplitSeq(r.RawQuery, "&") {
@@ -62,54 +74,54 @@ func (r *Request) CheckParams(key string, now time.Time) (*Params, error) {
 		}
 		p.pairs = append(p.pairs, pair{strings.ToLower(name), decoded, value})
 	}
-	version, err := p.once("auth_version")
-	if err != nil {
-		return nil, err
+	slices.SortStableFunc(p.pairs, func(a, b pair) int { return strings.Compare(a.key, b.key) })
+	return p, p.check(key, now)
+}
+
+// check makes checks 3 to 6 of section 5.1 and takes the signature out.
+func (p *Params) check(key string, now time.Time) error {
+	var auth [4]string
+	for i, name := range []string{"auth_key", "auth_timestamp", "auth_version", "auth_signature"} {
+		value, err := p.once(name)
+		if err != nil {
+			return err
+		}
+		auth[i] = value
 	}
-	given, err := p.once("auth_key")
-	if err != nil {
-		return nil, err
-	}
-	stamp, err := p.once("auth_timestamp")
-	if err != nil {
-		return nil, err
-	}
-	if p.signature, err = p.once("auth_signature"); err != nil {
-		return nil, err
+	if p.count("body_md5") > 1 {
+		return refuse("Query parameter body_md5 is given more than once")
 	}
 	switch {
-	case version != "1.0":
-		return nil, refuse("Unsupported auth_version %q: it must be 1.0", version)
-	case !hmac.Equal([]byte(given), []byte(key)):
-		return nil, refuse("Unknown auth_key %s", given)
+	case auth[2] != "1.0":
+		return refuse("Unsupported auth_version %q: it must be 1.0", auth[2])
+	case !hmac.Equal([]byte(auth[0]), []byte(key)):
+		return refuse("Unknown auth_key %s", auth[0])
 	}
-	if err := checkTime(stamp, now); err != nil {
-		return nil, err
+	if err := checkTime(auth[1], now); err != nil {
+		return err
 	}
+	p.signature = auth[3]
+	p.pairs = slices.DeleteFunc(p.pairs, func(q pair) bool { return q.key == "auth_signature" })
+	return nil
+}
+
+func (p *Params) count(key string) (n int) {
 	for _, q := range p.pairs {
-		if q.key == "body_md5" {
-			p.bodyMD5 = &q.decoded
+		if q.key == key {
+			n++
 		}
 	}
-	p.pairs = slices.DeleteFunc(p.pairs, func(q pair) bool { return q.key == "auth_signature" })
-	slices.SortStableFunc(p.pairs, func(a, b pair) int { return strings.Compare(a.key, b.key) })
-	return p, nil
+	return n
 }
 
 // once returns the value of a parameter that must be there exactly once.
 func (p *Params) once(key string) (string, error) {
-	value, seen := "", 0
-	for _, q := range p.pairs {
-		if q.key == key {
-			value = q.decoded
-			seen++
-		}
-	}
-	switch {
-	case seen == 0 || value == "":
+	value, _ := p.Get(key)
+	switch n := p.count(key); {
+	case n > 1:
+		return "", refuse("Query parameter %s is given %d times", key, n)
+	case value == "":
 		return "", refuse("Missing query parameter %s", key)
-	case seen > 1:
-		return "", refuse("Query parameter %s is given %d times", key, seen)
 	}
 	return value, nil
 }
@@ -128,76 +140,85 @@ func checkTime(stamp string, now time.Time) error {
 	return nil
 }
 
-// Verify checks the body's digest and the signature.
+// Verify checks the body's digest and the signature, checks 8 and 9 of section
+// 5.1. Its error is an *AuthError.
 func (r *Request) Verify(p *Params, secrets []string) error {
+	digest, given := p.Get("body_md5")
 	switch {
-	case p.bodyMD5 == nil && len(r.Body) > 0:
+	case !given && len(r.Body) > 0:
 		return refuse("Missing query parameter body_md5: a request with a body needs it")
-	case p.bodyMD5 != nil:
+	case given:
+		var want [2 * md5.Size]byte
 		sum := md5.Sum(r.Body)
-		if !strings.EqualFold(*p.bodyMD5, hex.EncodeToString(sum[:])) {
+		hex.Encode(want[:], sum[:])
+		if !strings.EqualFold(digest, string(want[:])) {
 			return refuse("Invalid body_md5: it is not the MD5 of the body that was received")
 		}
 	}
-	first := ""
+	first, buf := "", make([]byte, 0, 512)
 	for _, path := range r.paths() {
-		for _, raw := range []bool{false, true} {
-			message := p.message(r.Method, path, raw)
-			if first == "" {
-				first = message
+		for _, raw := range [...]bool{false, true} {
+			if raw && !p.escaped() {
+				continue // the same string again
 			}
+			buf = p.appendMessage(buf[:0], r.Method, path, raw)
 			for _, secret := range secrets {
-				if verify(p.signature, secret, message) == nil {
+				if verify(p.signature, secret, buf) == nil {
 					return nil
 				}
+			}
+			if first == "" {
+				first = string(buf)
 			}
 		}
 	}
 	return refuse("Invalid signature: you should have sent HmacSHA256Hex(%q, your_secret_key), but you sent %q", first, p.signature)
 }
 
+// escaped reports whether raw and decoded values differ anywhere.
+func (p *Params) escaped() bool {
+	return slices.ContainsFunc(p.pairs, func(q pair) bool { return q.raw != q.decoded })
+}
+
 // paths returns what clients may have signed as the path: with and without the
 // mount prefix, escaped and not.
 func (r *Request) paths() []string {
-	paths := []string{r.Path}
+	paths := append(make([]string, 0, 4), r.Path)
 	if plain, err := url.PathUnescape(r.Path); err == nil && plain != r.Path {
 		paths = append(paths, plain)
 	}
-	if r.Prefix != "" {
-		for _, p := range paths {
-			if rest, ok := strings.CutPrefix(p, r.Prefix); ok {
-				paths = append(paths, rest)
-			} else {
-				paths = append(paths, r.Prefix+p) // a proxy took it off
-			}
+	if r.Prefix == "" {
+		return paths
+	}
+	for _, p := range paths {
+		if rest, ok := strings.CutPrefix(p, r.Prefix+"/"); ok {
+			paths = append(paths, "/"+rest)
+		} else {
+			paths = append(paths, r.Prefix+p) // a proxy took it off
 		}
 	}
 	return paths
 }
 
-// message is the string that was signed.
-func (p *Params) message(method, path string, raw bool) string {
-	var b strings.Builder
-	b.WriteString(strings.ToUpper(method))
-	b.WriteByte('\n')
-	b.WriteString(path)
-	b.WriteByte('\n')
-	for i, q := range p.pairs {
-		if i > 0 {
-			b.WriteByte('&')
-		}
-		b.WriteString(q.key)
-		b.WriteByte('=')
+// appendMessage appends the string that was signed, with the values raw or decoded.
+func (p *Params) appendMessage(dst []byte, method, path string, raw bool) []byte {
+	dst = append(dst, strings.ToUpper(method)...)
+	dst = append(append(dst, '\n'), path...)
+	sep := byte('\n')
+	for _, q := range p.pairs {
+		dst = append(append(append(dst, sep), q.key...), '=')
 		if raw {
-			b.WriteString(q.raw)
+			dst = append(dst, q.raw...)
 		} else {
-			b.WriteString(q.decoded)
+			dst = append(dst, q.decoded...)
 		}
+		sep = '&'
 	}
-	return b.String()
+	return dst
 }
 
-// Query returns the query of a signed request, for clients of the API.
+// Query returns the query of a signed request, for clients of the API. path is
+// as it stands on the request line.
 func Query(key, secret, method, path string, params url.Values, body []byte, now time.Time) string {
 	q := url.Values{}
 	for k, v := range params {
@@ -217,6 +238,6 @@ func Query(key, secret, method, path string, params url.Values, body []byte, now
 		}
 	}
 	slices.SortStableFunc(p.pairs, func(a, b pair) int { return strings.Compare(a.key, b.key) })
-	q.Set("auth_signature", HMAC(secret, p.message(method, path, false)))
+	q.Set("auth_signature", HMAC(secret, string(p.appendMessage(nil, method, path, false))))
 	return q.Encode()
 }

@@ -26,7 +26,8 @@ func HMAC(secret, message string) string {
 	return hex.EncodeToString(mac(sum[:0], secret, message))
 }
 
-func mac(dst []byte, secret string, parts ...string) []byte {
+// mac appends the HMAC of the joined parts.
+func mac[T string | []byte](dst []byte, secret string, parts ...T) []byte {
 	h := hmac.New(sha256.New, []byte(secret))
 	for _, p := range parts {
 		h.Write([]byte(p))
@@ -50,7 +51,10 @@ func User(key, secret, socketID, userData string) string {
 }
 
 // Webhook returns the signature of a webhook's body.
-func Webhook(secret string, body []byte) string { return HMAC(secret, string(body)) }
+func Webhook(secret string, body []byte) string {
+	var sum [sha256.Size]byte
+	return hex.EncodeToString(mac(sum[:0], secret, body))
+}
 
 // VerifyChannel checks the auth value of a subscription against an app's key
 // and secrets. Empty channel data may have been signed with its colon or
@@ -112,7 +116,7 @@ func split(auth, key string) (string, error) {
 
 // verify compares a hexadecimal digest with that of the joined parts, in
 // constant time. Upper case is not accepted: nobody sends it.
-func verify(digest, secret string, parts ...string) error {
+func verify[T string | []byte](digest, secret string, parts ...T) error {
 	var sum [sha256.Size]byte
 	var want [2 * sha256.Size]byte
 	hex.Encode(want[:], mac(sum[:0], secret, parts...))
