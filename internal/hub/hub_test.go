@@ -1,0 +1,691 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"sockudo/internal/protocol"
+	"sockudo/internal/ws"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A rig is a hub with real connections: sockets here, clients there.
+type rig struct {
+	t    testing.TB
+	hub  *Hub
+	addr string
+	came chan *ws.Conn
+}
+
+type idle struct{ came chan *ws.Conn }
+
+func (h idle) Open(c *ws.Conn)              { h.came <- c }
+func (h idle) Message(*ws.Conn, []byte)     {}
+func (h idle) Wake(*ws.Conn, time.Time)     {}
+func (h idle) Closed(_ *ws.Conn, err error) {}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, hub: New(Options{}), addr: ln.Addr().String(), came: make(chan *ws.Conn, 1)}
+	s := ws.NewServer(func(*http.Request) (ws.Handler, *ws.Refusal) { return idle{r.came}, nil }, ws.Options{MaxQueuedBytes: 64 << 20, MaxQueuedFrames: 1 << 20})
+	api := &http.Server{}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Serve(ln, api) })
+	t.Cleanup(func() {
+		_ = api.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+		wg.Wait()
+		r.hub.Wait()
+	})
+	return r
+}
+
+// An end is a socket with its client.
+type end struct {
+	*Socket
+	client *ws.Client
+}
+
+func (r *rig) connect(ns *Namespace) *end {
+	r.t.Helper()
+	c, err := ws.Dial(context.Background(), "ws://"+r.addr+"/", ws.DialOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	e := &end{&Socket{ID: protocol.NewSocketID(), Conn: <-r.came}, c}
+	if err := ns.Add(e.Socket, true, 0); err != nil {
+		r.t.Fatal(err)
+	}
+	return e
+}
+
+const sentinel = `{"event":"sentinel"}`
+
+// drain returns all frames that were queued before.
+func (e *end) drain(t testing.TB) []string {
+	t.Helper()
+	e.Conn.Send(ws.TextFrame([]byte(sentinel)))
+	var frames []string
+	for {
+		m, err := e.client.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(m) == sentinel {
+			return frames
+		}
+		frames = append(frames, string(m))
+	}
+}
+
+func (r *rig) join(e *end, channel string, j Join) (Joined, error) {
+	c := e.Namespace().Pin(channel)
+	defer c.Unpin()
+	return c.Join(e.Socket, j)
+}
+
+func publish(ns *Namespace, channel, text string, except *ws.Conn) {
+	if c := ns.Channel(channel); c != nil {
+		if err := c.Publish(ws.TextFrame([]byte(text)), except, time.Time{}); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (e *end) leave(channel string) Left { return e.Subscription(channel).Leave() }
+
+func (e *end) gone() {
+	for sub := e.Last(); sub != nil; sub = e.Last() {
+		sub.Leave()
+	}
+	e.Namespace().SignOut(e.Socket)
+	e.Namespace().Remove(e.Socket)
+}
+
+func TestFactsOfJoiningAndLeaving(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	a, b, c := r.connect(ns), r.connect(ns), r.connect(ns)
+	member := func(id string) Join { return Join{Member: &protocol.Member{ID: id}, MaxMembers: 2} }
+	want := func(got Joined, err error, want Joined, wantErr error) {
+		t.Helper()
+		if !errors.Is(err, wantErr) || got != want {
+			t.Errorf("%+v, %v, want %+v, %v", got, err, want, wantErr)
+		}
+	}
+	got, err := r.join(a, "presence-x", member("1"))
+	want(got, err, Joined{First: true, NewMember: true, Subscriptions: 1}, nil)
+	got, err = r.join(a, "presence-x", member("1"))
+	want(got, err, Joined{}, ErrSubscribed)
+	got, err = r.join(b, "presence-x", member("1"))
+	want(got, err, Joined{Subscriptions: 2}, nil)
+	got, err = r.join(c, "presence-x", member("2"))
+	want(got, err, Joined{NewMember: true, Subscriptions: 3}, nil)
+	d := r.connect(ns)
+	got, err = r.join(d, "presence-x", member("3"))
+	want(got, err, Joined{}, ErrFull)
+	if d.Subscriptions() != 0 {
+		t.Error("a failed join left a subscription")
+	}
+	if left := a.leave("presence-x"); left != (Left{Subscriptions: 2}) {
+		t.Errorf("%+v", left)
+	}
+	if left := b.leave("presence-x"); left != (Left{Member: "1", Subscriptions: 1}) {
+		t.Errorf("%+v", left)
+	}
+	if left := c.leave("presence-x"); left != (Left{Last: true, Member: "2"}) {
+		t.Errorf("%+v", left)
+	}
+	if ns.Channel("presence-x") != nil {
+		t.Error("a vacant channel was kept")
+	}
+}
+
+func TestQuotaCountsOnlyWhatCounts(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	s := func() *Socket { return &Socket{ID: protocol.NewSocketID()} }
+	one, two := s(), s()
+	if err := ns.Add(one, false, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Add(two, true, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Count(one, 1); !errors.Is(err, ErrQuota) {
+		t.Errorf("counted over the quota: %v", err)
+	}
+	if err := ns.Add(s(), true, 1); !errors.Is(err, ErrQuota) {
+		t.Errorf("added over the quota: %v", err)
+	}
+	ns.Remove(two)
+	ns.Remove(two) // twice is once
+	if err := ns.Count(one, 1); err != nil {
+		t.Error(err)
+	}
+	if err := ns.Count(one, 1); err != nil {
+		t.Errorf("counting twice: %v", err)
+	}
+	ns.Remove(one)
+	if got := r.hub.Sizes(); got != (Sizes{Apps: 1}) {
+		t.Errorf("%+v is left", got)
+	}
+}
+
+// model is what the hub should be and what every client should have been sent.
+type model struct {
+	subs    map[string][]int            // channel → connections in no order
+	members map[string]map[string][]int // channel → user → connections
+	users   map[string][]int
+	watch   map[int][]string
+	inbox   map[int][]string
+}
+
+// Any sequence of joins, leaves, publishes, sign-ins and ends sends every
+// client exactly the frames that the protocol says, in order.
+func TestHubEqualsItsModel(t *testing.T) {
+	r := newRig(t)
+	const clients = 5
+	app := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		app++
+		ns := r.hub.App(fmt.Sprint("app-", app))
+		m := model{map[string][]int{}, map[string]map[string][]int{}, map[string][]int{}, map[int][]string{}, map[int][]string{}}
+		ends := make([]*end, clients)
+		for i := range ends {
+			ends[i] = r.connect(ns)
+		}
+		dead := map[int]bool{}
+		channels := []string{"a", "private-b", "presence-c", "presence-d"}
+		alive := func() int {
+			return rapid.IntRange(0, clients-1).Filter(func(i int) bool { return !dead[i] }).Draw(rt, "client")
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"join": func(rt *rapid.T) {
+				i, channel := alive(), rapid.SampledFrom(channels).Draw(rt, "channel")
+				j := Join{Count: true}
+				if protocol.KindOf(channel).Is(protocol.Presence) {
+					j.Member = &protocol.Member{ID: rapid.SampledFrom([]string{"u", "v", "w"}).Draw(rt, "user")}
+				}
+				_, err := r.join(ends[i], channel, j)
+				if slices.Contains(m.subs[channel], i) {
+					if !errors.Is(err, ErrSubscribed) {
+						rt.Fatalf("second join: %v", err)
+					}
+					return
+				}
+				if err != nil {
+					rt.Fatal(err)
+				}
+				m.join(i, channel, j)
+			},
+			"leave": func(rt *rapid.T) {
+				i, channel := alive(), rapid.SampledFrom(channels).Draw(rt, "channel")
+				if slices.Contains(m.subs[channel], i) {
+					ends[i].leave(channel)
+					m.leave(i, channel)
+				}
+			},
+			"publish": func(rt *rapid.T) {
+				channel := rapid.SampledFrom(channels).Draw(rt, "channel")
+				except := rapid.IntRange(-1, clients-1).Draw(rt, "except")
+				text := fmt.Sprintf(`{"n":%d}`, rapid.Int().Draw(rt, "n"))
+				var conn *ws.Conn
+				if except >= 0 {
+					conn = ends[except].Conn
+				}
+				publish(ns, channel, text, conn)
+				m.cast(channel, text, except)
+			},
+			"sign in": func(rt *rapid.T) {
+				i, user := alive(), rapid.SampledFrom([]string{"u", "v"}).Draw(rt, "user")
+				watch := rapid.SampledFrom([][]string{nil, {"u"}, {"u", "v"}}).Draw(rt, "watch")
+				_, err := ns.SignIn(ends[i].Socket, user, ws.TextFrame([]byte("success")), watch)
+				if ok := m.signIn(i, user, watch); ok != (err == nil) {
+					rt.Fatalf("sign-in: %v, want success %v", err, ok)
+				}
+			},
+			"user event": func(rt *rapid.T) {
+				user := rapid.SampledFrom([]string{"u", "v"}).Draw(rt, "user")
+				if n := ns.SendToUser(user, ws.TextFrame([]byte("for "+user)), nil); n != len(m.users[user]) {
+					rt.Fatalf("sent to %d, want %d", n, len(m.users[user]))
+				}
+				for _, i := range m.users[user] {
+					m.inbox[i] = append(m.inbox[i], "for "+user)
+				}
+			},
+			"end": func(rt *rapid.T) {
+				if len(dead) == clients-1 {
+					return
+				}
+				i := alive()
+				m.check(rt, i, ends[i].drain(t))
+				m.end(i, ends[i])
+				dead[i] = true
+				delete(m.inbox, i)
+			},
+			"": func(rt *rapid.T) {
+				for _, channel := range channels {
+					n, users := 0, 0
+					if c := ns.Channel(channel); c != nil {
+						n, users = c.Counts()
+					}
+					if n != len(m.subs[channel]) || users != len(m.members[channel]) {
+						rt.Fatalf("%s: %d subscriptions and %d members, want %d and %d", channel, n, users, len(m.subs[channel]), len(m.members[channel]))
+					}
+				}
+			},
+		})
+		for i, e := range ends {
+			if !dead[i] {
+				m.check(rt, i, e.drain(t))
+				m.end(i, e)
+			}
+		}
+		ns.mu.Lock()
+		left := len(ns.sockets)
+		ns.mu.Unlock()
+		if left != 0 || len(ns.users) != 0 || len(ns.watchers) != 0 {
+			rt.Fatalf("%d sockets, %d users and %d watched are left", left, len(ns.users), len(ns.watchers))
+		}
+	})
+}
+
+// end ends a connection here and in the hub, channel by channel in its order.
+func (m *model) end(i int, e *end) {
+	for sub := e.Last(); sub != nil; sub = e.Last() {
+		m.leave(i, sub.Channel().Name())
+		sub.Leave()
+	}
+	e.gone()
+	m.signOut(i)
+}
+
+func (m *model) cast(channel, text string, except int) {
+	for _, i := range m.subs[channel] {
+		if i != except {
+			m.inbox[i] = append(m.inbox[i], text)
+		}
+	}
+}
+
+func (m *model) count(channel string) {
+	if protocol.KindOf(channel).Counted() {
+		m.cast(channel, string(protocol.AppendCount(nil, channel, len(m.subs[channel]))), -1)
+	}
+}
+
+func (m *model) join(i int, channel string, j Join) {
+	success := string(protocol.AppendSucceeded(nil, channel))
+	added := ""
+	if j.Member != nil {
+		if m.members[channel] == nil {
+			m.members[channel] = map[string][]int{}
+		}
+		if len(m.members[channel][j.Member.ID]) == 0 {
+			added = string(protocol.AppendMemberAdded(nil, channel, *j.Member))
+		}
+		m.members[channel][j.Member.ID] = append(m.members[channel][j.Member.ID], i)
+		success = fmt.Sprintf("presence %s %v", channel, sortedKeys(m.members[channel]))
+	}
+	m.inbox[i] = append(m.inbox[i], success)
+	if added != "" {
+		m.cast(channel, added, -1)
+	}
+	m.subs[channel] = append(m.subs[channel], i)
+	m.count(channel)
+}
+
+func (m *model) leave(i int, channel string) {
+	m.subs[channel] = slices.DeleteFunc(m.subs[channel], func(n int) bool { return n == i })
+	for user, conns := range m.members[channel] {
+		if at := slices.Index(conns, i); at >= 0 {
+			m.members[channel][user] = slices.Delete(conns, at, at+1)
+			if len(m.members[channel][user]) == 0 {
+				delete(m.members[channel], user)
+				m.cast(channel, string(protocol.AppendMemberRemoved(nil, channel, user)), -1)
+			}
+		}
+	}
+	if len(m.subs[channel]) > 0 {
+		m.count(channel)
+	}
+}
+
+func (m *model) userOf(i int) string {
+	for user, conns := range m.users {
+		if slices.Contains(conns, i) {
+			return user
+		}
+	}
+	return ""
+}
+
+func (m *model) tell(user string, online bool) {
+	for i, ids := range m.watch {
+		if slices.Contains(ids, user) {
+			frame := protocol.AppendWatchlist(nil, nil, []string{user})
+			if online {
+				frame = protocol.AppendWatchlist(nil, []string{user}, nil)
+			}
+			m.inbox[i] = append(m.inbox[i], string(frame))
+		}
+	}
+}
+
+func (m *model) signIn(i int, user string, watch []string) bool {
+	if was := m.userOf(i); was != "" && was != user {
+		return false
+	}
+	m.inbox[i] = append(m.inbox[i], "success")
+	delete(m.watch, i)
+	if m.userOf(i) == "" {
+		if len(m.users[user]) == 0 {
+			m.tell(user, true)
+		}
+		m.users[user] = append(m.users[user], i)
+	}
+	if len(watch) > 0 {
+		m.watch[i] = watch
+		var online, offline []string
+		for _, id := range watch {
+			if len(m.users[id]) > 0 {
+				online = append(online, id)
+			} else {
+				offline = append(offline, id)
+			}
+		}
+		m.inbox[i] = append(m.inbox[i], string(protocol.AppendWatchlist(nil, online, offline)))
+	}
+	return true
+}
+
+func (m *model) signOut(i int) {
+	delete(m.watch, i)
+	user := m.userOf(i)
+	if user == "" {
+		return
+	}
+	m.users[user] = slices.DeleteFunc(m.users[user], func(n int) bool { return n == i })
+	if len(m.users[user]) == 0 {
+		delete(m.users, user)
+		m.tell(user, false)
+	}
+}
+
+// check compares what a client got with what it should have got.
+func (m *model) check(rt *rapid.T, i int, frames []string) {
+	for n, f := range frames {
+		frames[n] = normal(f)
+	}
+	if diff := cmp.Diff(m.inbox[i], frames); diff != "" {
+		rt.Fatalf("client %d (want -, got +):\n%s", i, diff)
+	}
+	m.inbox[i] = nil
+}
+
+// normal writes a presence snapshot with its members in order.
+func normal(frame string) string {
+	var f struct{ Event, Channel, Data string }
+	if json.Unmarshal([]byte(frame), &f) != nil || f.Event != protocol.EventSubscriptionSucceeded {
+		return frame
+	}
+	var data struct{ Presence struct{ IDs []string } }
+	if json.Unmarshal([]byte(f.Data), &data) != nil || data.Presence.IDs == nil {
+		return frame
+	}
+	slices.Sort(data.Presence.IDs)
+	return fmt.Sprintf("presence %s %v", f.Channel, data.Presence.IDs)
+}
+
+func sortedKeys(m map[string][]int) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// While a large channel is published to, others join and leave it: who stays
+// gets every event once and in order, who joins gets an unbroken rest.
+func TestLargeChannelKeepsOrderWhileItChanges(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	const stay, come, events = 400, 60, 300
+	var staying []*end
+	for range stay {
+		e := r.connect(ns)
+		if _, err := r.join(e, "big", Join{}); err != nil {
+			t.Fatal(err)
+		}
+		staying = append(staying, e)
+	}
+	var coming []*end
+	for range come {
+		coming = append(coming, r.connect(ns))
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := range events {
+			publish(ns, "big", fmt.Sprint(n), nil)
+		}
+	})
+	for _, group := range [][]*end{coming[:come/2], coming[come/2:]} {
+		wg.Go(func() {
+			for round := range 20 {
+				for _, e := range group {
+					if round%2 == 0 {
+						if _, err := r.join(e, "big", Join{}); err != nil {
+							t.Error(err)
+						}
+					} else {
+						e.leave("big")
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r.hub.Wait()
+	greeting := string(protocol.AppendSucceeded(nil, "big"))
+	for i, e := range staying {
+		frames := e.drain(t)
+		if len(frames) != events+1 || frames[0] != greeting {
+			t.Fatalf("client %d got %d frames, want %d", i, len(frames), events+1)
+		}
+		for n, f := range frames[1:] {
+			if f != fmt.Sprint(n) {
+				t.Fatalf("client %d: frame %d is %s", i, n, f)
+			}
+		}
+	}
+	for i, e := range coming {
+		last := -1
+		for _, f := range e.drain(t) {
+			if f == greeting {
+				last = -1
+				continue
+			}
+			var n int
+			if _, err := fmt.Sscan(f, &n); err != nil {
+				t.Fatal(err)
+			}
+			if last >= 0 && n != last+1 {
+				t.Fatalf("client %d: event %d after %d within one subscription", i, n, last)
+			}
+			last = n
+		}
+	}
+}
+
+func TestReplayFollowsTheLastEvent(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	a, b := r.connect(ns), r.connect(ns)
+	c := ns.Pin("cache-x")
+	defer c.Unpin()
+	version, _ := c.LastVersion()
+	v, err := c.PublishLast(ws.TextFrame([]byte("1")), nil, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What was read before the publish is stale as soon as it is saved.
+	old := ws.TextFrame([]byte("old"))
+	if _, err := c.Join(a.Socket, Join{Replay: old, Version: version}); err != nil {
+		t.Fatal(err)
+	}
+	var written []string
+	c.Save(v, func(f *ws.Frame) { written = append(written, string(f.Payload())) })
+	if _, err := c.Join(b.Socket, Join{Replay: old, Version: version}); !errors.Is(err, ErrStale) {
+		t.Errorf("joined with what is stale: %v", err)
+	}
+	if diff := cmp.Diff([]string{string(protocol.AppendSucceeded(nil, "cache-x")), "1"}, a.drain(t)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"1"}, written); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConcurrentSavesEndWithTheLastEvent(t *testing.T) {
+	r := newRig(t)
+	c := r.hub.App("a").Pin("cache-x")
+	defer c.Unpin()
+	var mu sync.Mutex
+	stored := ""
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			v, err := c.PublishLast(ws.TextFrame(fmt.Append(nil, i)), nil, time.Time{})
+			if err != nil {
+				t.Error(err)
+			}
+			c.Save(v, func(f *ws.Frame) {
+				mu.Lock()
+				stored = string(f.Payload())
+				mu.Unlock()
+			})
+		})
+	}
+	wg.Wait()
+	if _, unsaved := c.LastVersion(); unsaved != nil {
+		t.Error("an event is not saved")
+	}
+	v, err := c.PublishLast(ws.TextFrame([]byte("end")), nil, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Save(v, func(f *ws.Frame) { stored = string(f.Payload()) })
+	if stored != "end" {
+		t.Errorf("stored %q", stored)
+	}
+}
+
+// sink connects a client that throws away what it gets, without allocating.
+func (r *rig) sink() *ws.Conn {
+	r.t.Helper()
+	nc, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = nc.Close() })
+	if _, err := nc.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")); err != nil {
+		r.t.Fatal(err)
+	}
+	c := <-r.came
+	go func() {
+		buf := make([]byte, 256<<10)
+		for {
+			if _, err := nc.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	return c
+}
+
+func BenchmarkBroadcast(b *testing.B) {
+	for _, n := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r := newRig(b)
+			ns := r.hub.App("a")
+			// Many sockets share a connection, so that 10,000 fit into one process.
+			var conns []*ws.Conn
+			for range min(n, 200) {
+				conns = append(conns, r.sink())
+			}
+			for i := range n {
+				s := &Socket{ID: protocol.NewSocketID(), Conn: conns[i%len(conns)]}
+				if err := ns.Add(s, true, 0); err != nil {
+					b.Fatal(err)
+				}
+				c := ns.Pin("x")
+				if _, err := c.Join(s, Join{}); err != nil {
+					b.Fatal(err)
+				}
+				c.Unpin()
+			}
+			c := ns.Channel("x")
+			f := ws.TextFrame(make([]byte, 150))
+			b.ReportAllocs()
+			for b.Loop() {
+				for c.Publish(f, nil, time.Time{}) != nil {
+				}
+				r.hub.Wait()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/subscriber")
+		})
+	}
+}
+
+func BenchmarkJoinLeave(b *testing.B) {
+	for _, n := range []int{1, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r := newRig(b)
+			ns := r.hub.App("a")
+			e := &end{Socket: &Socket{ID: protocol.NewSocketID(), Conn: r.sink()}}
+			if err := ns.Add(e.Socket, true, 0); err != nil {
+				b.Fatal(err)
+			}
+			c := ns.Pin("x")
+			defer c.Unpin()
+			for range n {
+				s := &Socket{ID: protocol.NewSocketID(), Conn: e.Conn}
+				if err := ns.Add(s, true, 0); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := c.Join(s, Join{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Join(e.Socket, Join{}); err != nil {
+					b.Fatal(err)
+				}
+				e.leave("x")
+			}
+		})
+	}
+}
