@@ -6,6 +6,7 @@
 package metrics
 
 import (
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,9 +18,17 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
+// Values of the label app_id that name no app.
+const (
+	Global  = "global"  // the limiters by address
+	Cluster = "cluster" // what nodes tell each other about themselves
+	System  = "system"  // GET /up
+	Unknown = "unknown" // the app could not be found
+)
+
 // Options are the parts of the metrics that have a default.
 type Options struct {
-	Prefix string // of the names; "": sockudo_
+	Prefix string // of all names but go_* and process_*; "": none
 	Port   int    // of the metrics listener, the value of the label port
 }
 
@@ -28,50 +37,71 @@ type Metrics struct {
 	registry *prometheus.Registry
 	port     string
 
-	connected       *prometheus.GaugeVec
-	connections     *prometheus.CounterVec
-	disconnections  *prometheus.CounterVec
-	errors          *prometheus.CounterVec
-	received        *prometheus.CounterVec
-	transmitted     *prometheus.CounterVec
-	messagesIn      *prometheus.CounterVec
-	messagesOut     *prometheus.CounterVec
+	connected      *prometheus.GaugeVec
+	connections    *prometheus.CounterVec
+	disconnections *prometheus.CounterVec
+	errors         *prometheus.CounterVec
+	received       *prometheus.CounterVec
+	transmitted    *prometheus.CounterVec
+	messagesIn     *prometheus.CounterVec
+	messagesOut    *prometheus.CounterVec
+
 	httpReceived    *prometheus.CounterVec
 	httpTransmitted *prometheus.CounterVec
 	httpCalls       *prometheus.CounterVec
-	limitChecks     *prometheus.CounterVec
-	limitTriggered  *prometheus.CounterVec
+	httpDuration    *prometheus.HistogramVec
+
+	resolveTime       *prometheus.HistogramVec
+	resolved          *prometheus.CounterVec
+	unresolved        *prometheus.CounterVec
+	requestsSent      *prometheus.CounterVec
+	requestsReceived  *prometheus.CounterVec
+	responsesReceived *prometheus.CounterVec
+
+	limitChecks    *prometheus.CounterVec
+	limitTriggered *prometheus.CounterVec
+
 	subscriptions   *prometheus.CounterVec
 	unsubscriptions *prometheus.CounterVec
 	channels        *prometheus.GaugeVec
 	latency         *prometheus.HistogramVec
-	clientEvents    *prometheus.CounterVec
-	members         *prometheus.GaugeVec
-	slow            *prometheus.CounterVec
+
+	clientEvents *prometheus.CounterVec
+	members      *prometheus.GaugeVec
+	slow         *prometheus.CounterVec
 
 	mu   sync.RWMutex // guards what follows
 	apps map[string]*App
 }
 
-// latencyBuckets are the bounds of broadcast_latency_ms.
-var latencyBuckets = []float64{0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000}
+// Bounds of the histograms. Those of the resolve time go on where Sockudo ends,
+// at 10 ms: its alert for 500 ms could never fire.
+var (
+	latencyBuckets  = []float64{0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000}
+	resolveBuckets  = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000}
+	durationBuckets = []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+)
 
 // New returns metrics with a registry of their own.
 func New(opts Options) *Metrics {
-	if opts.Prefix == "" {
-		opts.Prefix = "sockudo_"
-	}
 	m := &Metrics{registry: prometheus.NewRegistry(), port: strconv.Itoa(opts.Port), apps: map[string]*App{}}
+	base := func(labels []string) []string { return append([]string{"app_id", "port"}, labels...) }
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + name, Help: help}, append([]string{"app_id", "port"}, labels...))
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + name, Help: help}, base(labels))
 		m.registry.MustRegister(v)
 		return v
 	}
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: opts.Prefix + name, Help: help}, append([]string{"app_id", "port"}, labels...))
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: opts.Prefix + name, Help: help}, base(labels))
 		m.registry.MustRegister(v)
 		return v
 	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: opts.Prefix + name, Help: help, Buckets: buckets}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+
 	m.connected = gauge("connected", "Currently open WebSocket connections")
 	m.connections = counter("new_connections_total", "Accepted WebSocket connections")
 	m.disconnections = counter("new_disconnections_total", "Ended WebSocket connections")
@@ -80,22 +110,32 @@ func New(opts Options) *Metrics {
 	m.transmitted = counter("socket_transmitted_bytes", "Payload bytes sent over WebSocket")
 	m.messagesIn = counter("ws_messages_received_total", "Messages received over WebSocket")
 	m.messagesOut = counter("ws_messages_sent_total", "Messages sent over WebSocket, one per socket")
+
 	m.httpReceived = counter("http_received_bytes", "Request body bytes of the HTTP API")
 	m.httpTransmitted = counter("http_transmitted_bytes", "Response body bytes of the HTTP API")
 	m.httpCalls = counter("http_calls_received_total", "Calls of the HTTP API, failed ones included")
+	m.httpDuration = histogram("http_request_duration_seconds", "Time to answer a call of the HTTP API", durationBuckets, "method", "endpoint")
+
+	m.resolveTime = histogram("horizontal_adapter_resolve_time", "Time until peers answered a request, in milliseconds", resolveBuckets, base(nil)...)
+	m.resolved = counter("horizontal_adapter_resolved_promises", "Requests that all peers answered")
+	m.unresolved = counter("horizontal_adapter_uncomplete_promises", "Requests that not all peers answered in time")
+	m.requestsSent = counter("horizontal_adapter_sent_requests", "Requests sent to peers")
+	m.requestsReceived = counter("horizontal_adapter_received_requests", "Requests received from peers")
+	m.responsesReceived = counter("horizontal_adapter_received_responses", "Answers of peers to requests of this node")
+
 	m.limitChecks = counter("rate_limit_checks_total", "Rate limiter evaluations", "limiter_type", "request_context")
 	m.limitTriggered = counter("rate_limit_triggered_total", "Rate limiter rejections", "limiter_type", "request_context")
+
 	m.subscriptions = counter("channel_subscriptions_total", "Successful subscriptions", "channel_type")
 	m.unsubscriptions = counter("channel_unsubscriptions_total", "Channels left, for whatever reason", "channel_type")
 	m.channels = gauge("active_channels", "Channels with a subscriber on this node", "channel_type")
-	m.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: opts.Prefix + "broadcast_latency_ms", Help: "Time from publish to the last local socket's queue, in milliseconds",
-		Buckets: latencyBuckets,
-	}, []string{"app_id", "port", "channel_type", "recipient_count_bucket"})
-	m.registry.MustRegister(m.latency)
+	m.latency = histogram("broadcast_latency_ms", "Time from publish to the last local socket's queue, in milliseconds",
+		latencyBuckets, base([]string{"channel_type", "recipient_count_bucket"})...)
+
 	m.clientEvents = counter("client_events_total", "Client events accepted")
 	m.members = gauge("presence_members", "Presence members on this node, one per user and channel")
 	m.slow = counter("slow_consumer_disconnects_total", "Connections closed because the client did not read")
+
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -103,6 +143,9 @@ func New(opts Options) *Metrics {
 // Handler serves the series as Prometheus text 0.0.4 and as nothing else:
 // OpenMetrics would add _total to names that must not have it.
 func (m *Metrics) Handler() http.Handler {
+	if m == nil {
+		return http.NotFoundHandler()
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		families, err := m.registry.Gather()
 		if err != nil {
@@ -120,14 +163,15 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // ConnectionError books an error of a connection that has no app yet. appID is
-// the id of an app that exists, or "unknown".
+// the id of an app that exists, or Unknown.
 func (m *Metrics) ConnectionError(appID, kind string) {
 	if m != nil {
 		m.errors.WithLabelValues(appID, m.port, kind).Inc()
 	}
 }
 
-// RateLimit books a limiter's answer.
+// RateLimit books a limiter's answer. appID is the id of an app that exists, or
+// Global.
 func (m *Metrics) RateLimit(appID, limiterType, requestContext string, triggered bool) {
 	if m == nil {
 		return
@@ -138,8 +182,10 @@ func (m *Metrics) RateLimit(appID, limiterType, requestContext string, triggered
 	}
 }
 
-// App returns the series of an app that exists, or of one of the fixed names
-// of docs/metrics.md. Names that clients choose must not get here.
+// App returns the series of an app that exists, or of one of the names that
+// are none. Names that clients choose must not get here: every one of them
+// would be kept. The gauge of an app's connections is there from now on, so
+// that dashboards know the app before its first connection.
 func (m *Metrics) App(id string) *App {
 	if m == nil {
 		return nil
@@ -155,8 +201,32 @@ func (m *Metrics) App(id string) *App {
 	if a = m.apps[id]; a == nil {
 		a = m.newApp(id)
 		m.apps[id] = a
+		switch id {
+		case Global, Cluster, System, Unknown:
+		default:
+			a.connected()
+		}
 	}
 	return a
+}
+
+// An Endpoint is the series of one route of the HTTP API. A nil *Endpoint
+// counts nothing.
+type Endpoint struct{ duration func() prometheus.Observer }
+
+// Endpoint returns the series of a route, named by its template.
+func (m *Metrics) Endpoint(method, template string) *Endpoint {
+	if m == nil {
+		return nil
+	}
+	return &Endpoint{first(m.httpDuration, method, template)}
+}
+
+// Answered books the time that an answer took.
+func (e *Endpoint) Answered(took time.Duration) {
+	if e != nil {
+		e.duration().Observe(took.Seconds())
+	}
 }
 
 // ChannelType is the class of a channel as the label channel_type names it.
@@ -196,10 +266,10 @@ func ChannelTypeOf(channel string) ChannelType {
 }
 
 // recipientBuckets name how many sockets a broadcast reached.
-var recipientBuckets = []struct {
+var recipientBuckets = [...]struct {
 	most int
 	name string
-}{{10, "xs"}, {100, "sm"}, {1000, "md"}, {10_000, "lg"}, {1 << 62, "xl"}}
+}{{10, "xs"}, {100, "sm"}, {1000, "md"}, {10_000, "lg"}, {math.MaxInt, "xl"}}
 
 func recipientBucket(n int) int {
 	for i, b := range recipientBuckets {
