@@ -3,7 +3,9 @@ package ws
 import (
 	"fmt"
 	"net"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 	"time"
@@ -171,6 +173,90 @@ func BenchmarkPing(b *testing.B) {
 			round(b, addr)
 			close(stop)
 			wg.Wait()
+		})
+	}
+}
+
+// rss returns the bytes of memory that the process occupies, after what is free
+// has been given back.
+func rss(b *testing.B) int64 {
+	b.Helper()
+	debug.FreeOSMemory()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		b.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// BenchmarkIdle reports the memory of a connection that does nothing, and the
+// CPU of 10 s with 10,000 of them.
+func BenchmarkIdle(b *testing.B) {
+	for _, transport := range transports {
+		b.Run(transport.name, func(b *testing.B) {
+			const n = 10_000
+			for b.Loop() {
+				before := rss(b)
+				_, _, conns := crowd(b, n, Options{ForceStream: transport.stream})
+				b.ReportMetric(float64(rss(b)-before)/n, "B/conn")
+				start := time.Now()
+				runtime.GC()
+				b.ReportMetric(float64(time.Since(start))/1e6, "gc-ms")
+				used := cpu()
+				time.Sleep(2 * time.Second)
+				b.ReportMetric(float64(cpu()-used)/2e9*100, "cpu-%")
+				runtime.KeepAlive(conns)
+			}
+		})
+	}
+}
+
+// BenchmarkUpgrade reports what accepting and upgrading costs the server.
+func BenchmarkUpgrade(b *testing.B) {
+	for _, transport := range transports {
+		b.Run(transport.name, func(b *testing.B) {
+			const n = 5_000
+			for b.Loop() {
+				start := cpu()
+				crowd(b, n, Options{ForceStream: transport.stream})
+				b.ReportMetric(float64(cpu()-start)/n, "cpu-ns/upgrade")
+			}
+		})
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	for _, n := range []int{50, 150, 1000, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			frame := text(long(n))
+			buf := make([]byte, len(frame))
+			var d decoder
+			r := rules{limit: 64 << 10, masked: true}
+			b.ReportAllocs()
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				copy(buf, frame)
+				if opcode, _, _, err := d.next(buf, r); opcode != opText || err != nil {
+					b.Fatal(opcode, err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	for _, n := range []int{50, 150, 1000, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			payload := []byte(long(n))
+			b.ReportAllocs()
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				TextFrame(payload)
+			}
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -50,20 +51,12 @@ func runChild(spec string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	all := make([]net.Conn, n)
-	for i := range all {
-		if all[i], err = net.Dial(network, address); err != nil {
-			return err
-		}
-		if mode == "plain" {
-			continue
-		}
-		if _, err := io.WriteString(all[i], upgradeRequest); err != nil {
-			return err
-		}
-		if err := skipResponse(all[i]); err != nil {
-			return err
-		}
+	if mode == "fill" {
+		return fill(network, address, n)
+	}
+	all, err := dialAll(mode, network, address, n)
+	if err != nil {
+		return err
 	}
 	switch mode {
 	case "plain", "upgrade":
@@ -74,6 +67,70 @@ func runChild(spec string) error {
 		return ping(all[0])
 	}
 	return fmt.Errorf("mode %q", mode)
+}
+
+// fill connects as often as it is told, whatever the server says to it, and
+// prints how many were upgraded, refused and not answered, and what the API
+// says then.
+func fill(network, address string, n int) error {
+	answers := map[string]int{}
+	var all []net.Conn
+	ask := func(request string) (string, error) {
+		nc, err := net.Dial(network, address)
+		if err != nil {
+			return "", err
+		}
+		all = append(all, nc)
+		_ = nc.SetDeadline(time.Now().Add(deadline))
+		status := make([]byte, len("HTTP/1.1 101"))
+		if _, err := io.WriteString(nc, request); err == nil {
+			_, _ = io.ReadFull(nc, status)
+		}
+		return strings.TrimPrefix(string(status), "HTTP/1.1 "), nil
+	}
+	for range n {
+		status, err := ask(upgradeRequest)
+		if err != nil {
+			return err
+		}
+		answers[status]++
+	}
+	api, err := ask("GET /api HTTP/1.1\r\nHost: x\r\n\r\n")
+	if err != nil {
+		return err
+	}
+	fmt.Println(answers["101"], answers["503"], n-answers["101"]-answers["503"], api)
+	select {}
+}
+
+// dialAll makes n connections, many at a time, as a crowd does that comes back.
+func dialAll(mode, network, address string, n int) ([]net.Conn, error) {
+	all := make([]net.Conn, n)
+	failed := make(chan error, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				nc, err := net.Dial(network, address)
+				if err == nil && mode != "plain" {
+					if _, err = io.WriteString(nc, upgradeRequest); err == nil {
+						err = skipResponse(nc)
+					}
+				}
+				if all[i] = nc; err != nil {
+					failed <- err
+				}
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-failed:
+		return nil, err
+	default:
+		return all, nil
+	}
 }
 
 // skipResponse reads to the end of an HTTP header and not a byte further.
@@ -162,7 +219,7 @@ func ping(nc net.Conn) error {
 func child(tb testing.TB, mode string, addr net.Addr, n int) string {
 	tb.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %d", childVar, mode, addr.Network(), addr.String(), n))
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", fmt.Sprintf("%s=%s %s %s %d", childVar, mode, addr.Network(), addr.String(), n))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		tb.Fatal(err)

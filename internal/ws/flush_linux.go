@@ -33,6 +33,7 @@ func (l *loop) flush(c *Conn) {
 // frames gather and leave with the next: the batches grow with the load, and
 // without load nothing is delayed.
 func (l *loop) flushAll() {
+	defer close(l.done)
 	var round []*Conn
 	scratch := make([]byte, 0, maxBatch)
 	for {

@@ -53,11 +53,11 @@ func TestHalfSentFramesClaimNoMemory(t *testing.T) {
 }
 
 func TestStalledReadersStayWithinTheirBound(t *testing.T) {
-	for _, drop := range []bool{false, true} {
-		onBoth(t, func(t *testing.T, opts Options) {
+	onBoth(t, func(t *testing.T, opts Options) {
+		for _, drop := range []bool{false, true} {
 			t.Run(fmt.Sprintf("drop=%v", drop), func(t *testing.T) { testStalledReaders(t, opts, drop) })
-		})
-	}
+		}
+	})
 }
 
 func testStalledReaders(t *testing.T, opts Options, drop bool) {

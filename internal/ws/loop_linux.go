@@ -35,7 +35,8 @@ type loop struct {
 	file *os.File
 	raw  syscall.RawConn
 	wake chan struct{} // tells the flusher; holds one
-	quit chan struct{}
+	quit chan struct{} // tells the flusher to end
+	done chan struct{} // closed when it has
 
 	shard
 
@@ -58,7 +59,7 @@ func newLoop(p *poller) (*loop, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	l := &loop{p: p, ep: ep, file: os.NewFile(uintptr(ep), "epoll"), buf: make([]byte, loopBuffer),
-		wake: make(chan struct{}, 1), quit: make(chan struct{})}
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		_ = l.file.Close()
 		return nil, err
@@ -66,8 +67,11 @@ func newLoop(p *poller) (*loop, error) {
 	return l, nil
 }
 
+// stop ends the loop. The flusher, which polls too, is gone before the number
+// of the epoll set can become another one's.
 func (l *loop) stop() {
 	close(l.quit)
+	<-l.done
 	_ = l.file.Close() // ends run
 }
 

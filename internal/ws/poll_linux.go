@@ -30,7 +30,9 @@ func newPoller(s *Server) (*poller, error) {
 	for range runtime.GOMAXPROCS(0) {
 		l, err := newLoop(p)
 		if err != nil {
-			p.stop()
+			for _, l := range p.loops {
+				_ = l.file.Close()
+			}
 			return nil, err
 		}
 		p.loops = append(p.loops, l)

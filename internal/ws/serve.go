@@ -88,7 +88,7 @@ func (s *Server) meet(ctx context.Context, nc net.Conn, api *handover, full bool
 	s.leaveHalf(el)
 	if err != nil {
 		if errors.Is(err, errHeader) {
-			s.refuse(nc, &Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Body: "Request header is too large.\n"})
+			s.refuseMidway(nc, &Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Body: "Request header is too large.\n"})
 			return
 		}
 		_ = nc.Close()
@@ -148,15 +148,19 @@ func mentionsUpgrade(head []byte) bool {
 	return false
 }
 
-// refuse answers an upgrade request over HTTP. What the client still sends is
-// read for a moment, so that the answer reaches it before a reset does.
+// refuse answers over HTTP and hangs up.
 func (s *Server) refuse(nc net.Conn, r *Refusal) {
+	_ = nc.SetDeadline(time.Now().Add(time.Second))
+	_, _ = nc.Write(appendRefusal(nil, r)) // the client may be gone
+	_ = nc.Close()
+}
+
+// refuseMidway is refuse while the client may still be sending. What it sends
+// is read for a moment, so that the answer reaches it before a reset does.
+func (s *Server) refuseMidway(nc net.Conn, r *Refusal) {
 	defer nc.Close()
 	_ = nc.SetDeadline(time.Now().Add(time.Second))
-	if _, err := nc.Write(appendRefusal(nil, r)); err != nil {
-		return
-	}
-	if closeWrite(nc) == nil {
+	if _, err := nc.Write(appendRefusal(nil, r)); err == nil && closeWrite(nc) == nil {
 		_, _ = io.CopyN(io.Discard, nc, 64<<10)
 	}
 }

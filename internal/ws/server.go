@@ -280,5 +280,8 @@ func (s *Server) never(c *Conn, err error) {
 	c.cut(err)
 	c.mu.Unlock()
 	c.released, c.ended = true, true
+	if c.turn == nil {
+		c.turn = new(sync.Mutex)
+	}
 	c.call(func() { c.handler.Closed(c, err) })
 }

@@ -78,36 +78,22 @@ func (st *stream) flush(c *Conn) {
 
 // write sends the queue, all that waits at once, until it is empty.
 func (st *stream) write() {
-	c := st.c
-	defer c.srv.work.Done()
-	scratch := scratches.Get().(*[]byte)
-	defer scratches.Put(scratch)
-	for st.writeOnce(*scratch) {
+	defer st.c.srv.work.Done()
+	var scratch *[]byte // nil until frames have to be put together
+	for st.writeOnce(&scratch) {
 	}
-	c.shard.crowded.Store(false)
-	c.srv.relief.ring()
+	if scratch != nil {
+		scratches.Put(scratch)
+	}
+	st.c.shard.crowded.Store(false)
+	st.c.srv.relief.ring()
 }
 
 // writeOnce reports whether there may be more to write.
-func (st *stream) writeOnce(scratch []byte) bool {
+func (st *stream) writeOnce(scratch **[]byte) (more bool) {
 	c := st.c
+	st.writeBatch(scratch)
 	c.mu.Lock()
-	if c.state != stateCut {
-		if b := c.collect(scratch); len(b) > 0 {
-			c.writing = true
-			c.block(true) // until Write returns nobody knows better
-			c.mark()
-			c.mu.Unlock()
-			n, err := st.nc.Write(b)
-			c.mu.Lock()
-			c.writing = false
-			c.sent(n)
-			c.block(false)
-			if err != nil {
-				c.cut(err)
-			}
-		}
-	}
 	then := c.then()
 	if then == hangUp {
 		c.cut(nil)
@@ -116,7 +102,7 @@ func (st *stream) writeOnce(scratch []byte) bool {
 	if cut {
 		c.drop()
 	}
-	more := !cut && (c.queue.n > 0 || c.farewell != nil)
+	more = !cut && (c.queue.n > 0 || c.farewell != nil)
 	c.dirty = more
 	c.mu.Unlock()
 	switch {
@@ -128,6 +114,39 @@ func (st *stream) writeOnce(scratch []byte) bool {
 		_ = closeWrite(st.nc)
 	}
 	return more
+}
+
+// writeBatch writes what fits into one batch.
+func (st *stream) writeBatch(scratch **[]byte) {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateCut {
+		return
+	}
+	var room []byte
+	if c.queue.n > 0 && (c.queue.n > 1 || c.farewell != nil) {
+		if *scratch == nil {
+			*scratch = scratches.Get().(*[]byte)
+		}
+		room = **scratch
+	}
+	b := c.collect(room)
+	if len(b) == 0 {
+		return
+	}
+	c.writing = true
+	c.block(true) // until Write returns nobody knows better
+	c.mark()
+	c.mu.Unlock()
+	n, err := st.nc.Write(b)
+	c.mu.Lock()
+	c.writing = false
+	c.sent(n)
+	c.block(false)
+	if err != nil {
+		c.cut(err)
+	}
 }
 
 func (st *stream) resume(c *Conn) {
