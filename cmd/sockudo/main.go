@@ -21,10 +21,14 @@ const (
 
 func main() {
 	// The first signal stops the server in good order, the second at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		stop() // from here on a signal has its default effect
+		<-signals
+		cancel()
+		<-signals
+		os.Exit(exitFatal)
 	}()
 	os.Exit(run(ctx, os.Args[1:]))
 }
