@@ -20,6 +20,10 @@ type Column struct {
 	Kind Kind
 	// Need says what a table must have of it.
 	Need Need
+	// Feature says that an app without it only lacks a feature: a store that
+	// cannot keep it may go on with a warning. Without the others an app would
+	// admit more than it should, or lose data.
+	Feature bool
 
 	set func(a *App, text string) error
 	get func(a *App) any
@@ -68,7 +72,7 @@ var columns = []Column{
 	optionalNumber("max_event_payload_in_kb", func(a *App) **uint32 { return &a.MaxEventPayloadInKB }),
 	optionalNumber("max_event_batch_size", func(a *App) **uint32 { return &a.MaxEventBatchSize }),
 	optionalFlag("enable_user_authentication", Optional, func(a *App) **bool { return &a.EnableUserAuthentication }),
-	optionalFlag("enable_watchlist_events", Optional, func(a *App) **bool { return &a.EnableWatchlistEvents }),
+	feature("enable_watchlist_events", Optional, func(a *App) **bool { return &a.EnableWatchlistEvents }),
 	{
 		Name: "webhooks", Kind: JSON, Need: Optional,
 		set: func(a *App, text string) (err error) { a.Webhooks, err = ParseWebhooks([]byte(text)); return err },
@@ -92,7 +96,7 @@ var columns = []Column{
 			return a.PreviousSecret.Reveal()
 		},
 	},
-	optionalFlag("enable_subscription_count", Extra, func(a *App) **bool { return &a.EnableSubscriptionCount }),
+	feature("enable_subscription_count", Extra, func(a *App) **bool { return &a.EnableSubscriptionCount }),
 	optionalFlag("enable_signin", Extra, func(a *App) **bool { return &a.EnableSignin }),
 	optionalFlag("require_tls", Extra, func(a *App) **bool { return &a.RequireTLS }),
 }
@@ -169,6 +173,12 @@ func optionalFlag(name string, need Need, field func(*App) **bool) Column {
 			return nil
 		},
 	}
+}
+
+func feature(name string, need Need, field func(*App) **bool) Column {
+	c := optionalFlag(name, need, field)
+	c.Feature = true
+	return c
 }
 
 // A FieldError says that a field of a stored app could not be used. It names

@@ -155,8 +155,7 @@ func (s *Store) exec(ctx context.Context, what string, mustMatch bool, build fun
 }
 
 // columnsFor returns the columns that the table has, after it has added those
-// of ours that a needs. A secret that cannot be kept is an error; a flag is
-// only missed.
+// that a needs. What cannot be kept is an error, unless it is only a feature.
 func (s *Store) columnsFor(ctx context.Context, a *app.App) ([]app.Column, error) {
 	all := app.Columns()
 	if slices.ContainsFunc(all, s.lacks) {
@@ -171,8 +170,8 @@ func (s *Store) columnsFor(ctx context.Context, a *app.App) ([]app.Column, error
 			continue
 		}
 		if err := s.addColumn(ctx, c); err != nil {
-			if c.Name == "previous_secret" {
-				return nil, fmt.Errorf("the table has no column for a second secret and it cannot be added; have this executed and try again: %s; (%w)", alter(s.table, c), err)
+			if !c.Feature {
+				return nil, fmt.Errorf("the table has no column %s and it cannot be added; have this executed and try again: %s; (%w)", c.Name, alter(s.table, c), err)
 			}
 			s.log.Warn("field of an app is not stored: the column is missing and cannot be added",
 				"app_id", a.ID, "column", c.Name, "statement", alter(s.table, c), "err", err)
