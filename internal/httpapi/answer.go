@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"sockudo/internal/protocol"
 )
@@ -33,6 +34,9 @@ func (w *writer) text(status int, body string) {
 
 func (c *call) json(body []byte) { c.w.send(http.StatusOK, "application/json", body) }
 
+// emptyObject is the answer that has nothing to say. It must not be changed.
+var emptyObject = []byte("{}")
+
 // fail answers with an error body that every server library can read.
 func (c *call) fail(status int, slug, message string) {
 	body := append(make([]byte, 0, len(message)+64), `{"error":`...)
@@ -42,6 +46,28 @@ func (c *call) fail(status int, slug, message string) {
 	body = append(body, `","status":`...)
 	body = strconv.AppendInt(body, int64(status), 10)
 	c.w.send(status, "application/json", append(body, '}'))
+}
+
+func (c *call) invalid(message string) { c.fail(http.StatusBadRequest, "invalid_input", message) }
+
+// unavailable asks the client to try again.
+func (c *call) unavailable(message string) {
+	c.w.Header().Set("Retry-After", "1")
+	c.fail(http.StatusServiceUnavailable, "service_unavailable", message)
+}
+
+// internal answers without telling what happened; that is in the log.
+func (c *call) internal() {
+	c.fail(http.StatusInternalServerError, "internal_error", "Internal error")
+}
+
+// clip makes text that a client sent fit for an answer or the log.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strings.ToValidUTF8(s, "\ufffd")
 }
 
 func sizeText(bytes int64) string {

@@ -76,7 +76,7 @@ func (c *call) events() {
 		return
 	}
 	if !e.wants.any {
-		c.json([]byte("{}"))
+		c.json(emptyObject)
 		return
 	}
 	out := []byte(`{"channels":{`)
@@ -95,13 +95,12 @@ func (c *call) scan(e *event) error {
 	if len(c.body) > 0 {
 		return protocol.ScanObject(c.body, e.field)
 	}
-	query := c.r.URL.Query()
 	for _, name := range []string{"name", "data", "channel", "socket_id", "info"} {
-		if query.Has(name) {
-			e.field(quoted(name), quoted(query.Get(name)))
+		if value, ok := c.params.Get(name); ok {
+			e.field(quoted(name), quoted(value))
 		}
 	}
-	if !query.Has("name") {
+	if e.name.Kind == protocol.Absent {
 		return errors.New("it is empty")
 	}
 	return nil
@@ -149,7 +148,7 @@ func (c *call) batch() {
 		asked = asked || events[i].wants.any
 	}
 	if !asked {
-		c.json([]byte("{}"))
+		c.json(emptyObject)
 		return
 	}
 	out := []byte(`{"batch":[`)
@@ -164,9 +163,14 @@ func (c *call) batch() {
 
 func (c *call) checkBatch(list protocol.Value) ([]event, *problem) {
 	var values []protocol.Value
-	_ = protocol.ScanArray(list.Raw, func(v protocol.Value) { values = append(values, v) }) // scanned before
-	if most := c.app.Limits.BatchSize; most > 0 && len(values) > most {
-		return nil, exceeded("The batch has %d events, max_event_batch_size is %d", len(values), most)
+	n, most := 0, c.app.Limits.BatchSize
+	_ = protocol.ScanArray(list.Raw, func(v protocol.Value) { // scanned before
+		if n++; most == 0 || n <= most {
+			values = append(values, v)
+		}
+	})
+	if n > len(values) {
+		return nil, exceeded("The batch has %d events, max_event_batch_size is %d", n, most)
 	}
 	events := make([]event, len(values))
 	for i, v := range values {
@@ -245,23 +249,13 @@ func (c *call) setData(e *event) *problem {
 	return nil
 }
 
+// checkChannels sets and checks the targets of an event.
 func (c *call) checkChannels(e *event, single bool) *problem {
 	p := &e.publication
-	switch {
-	case !single && e.channels.Kind == protocol.Array:
-		bad := false
-		_ = protocol.ScanArray(e.channels.Raw, func(v protocol.Value) { // scanned before
-			if v.Kind != protocol.String {
-				bad = true
-				return
-			}
-			p.Channels = append(p.Channels, v.Text())
-		})
-		if bad {
-			return invalid("channels must be an array of strings")
+	if !single {
+		if bad := c.listed(e.channels, p); bad != nil {
+			return bad
 		}
-	case !single && e.channels.Kind != protocol.Absent && e.channels.Kind != protocol.Null:
-		return invalid("channels must be an array of strings")
 	}
 	if len(p.Channels) == 0 {
 		switch e.channel.Kind {
@@ -273,10 +267,32 @@ func (c *call) checkChannels(e *event, single bool) *problem {
 			return invalid("channel must be a string")
 		}
 	}
-	if most := c.app.Limits.EventChannels; most > 0 && len(p.Channels) > most {
-		return exceeded("The event has %d channels, max_event_channels_at_once is %d", len(p.Channels), most)
-	}
 	return c.checkNames(p)
+}
+
+// listed sets the targets that channels names.
+func (c *call) listed(channels protocol.Value, p *node.Publication) *problem {
+	switch channels.Kind {
+	case protocol.Absent, protocol.Null:
+		return nil
+	case protocol.Array:
+	default:
+		return invalid("channels must be an array of strings")
+	}
+	n, most, bad := 0, c.app.Limits.EventChannels, false
+	_ = protocol.ScanArray(channels.Raw, func(v protocol.Value) { // scanned before
+		bad = bad || v.Kind != protocol.String
+		if n++; most == 0 || n <= most {
+			p.Channels = append(p.Channels, v.Text())
+		}
+	})
+	switch {
+	case bad:
+		return invalid("channels must be an array of strings")
+	case n > len(p.Channels):
+		return exceeded("The event has %d channels, max_event_channels_at_once is %d", n, most)
+	}
+	return nil
 }
 
 func (c *call) checkNames(p *node.Publication) *problem {
@@ -309,13 +325,12 @@ func (c *call) checkName(name string) *problem {
 
 // unique removes repetitions and keeps the order.
 func unique(names []string) []string {
-	out := names[:0]
-	for i, name := range names {
-		if !slices.Contains(names[:i], name) {
-			out = append(out, name)
-		}
-	}
-	return out
+	seen := make(map[string]struct{}, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, again := seen[name]
+		seen[name] = struct{}{}
+		return again
+	})
 }
 
 func parseInfo(text string) info {
@@ -344,7 +359,7 @@ func (c *call) publish(e *event) bool {
 		c.unavailable("The event was not accepted because the server is overloaded, try again")
 	default:
 		c.api.log.Error("event not published", "app_id", c.app.ID, "err", err)
-		c.fail(http.StatusInternalServerError, "internal_error", "Internal error")
+		c.internal()
 	}
 	return false
 }
@@ -371,10 +386,9 @@ func (c *call) oldEvents() {
 	if !c.validText() {
 		return
 	}
-	query := c.r.URL.Query()
-	e := event{name: quoted(query.Get("name")), channel: quoted(c.path[1]), data: quoted(string(c.body))}
-	if query.Has("socket_id") {
-		e.socketID = quoted(query.Get("socket_id"))
+	e := event{name: quoted(c.param("name")), channel: quoted(c.path[1]), data: quoted(string(c.body))}
+	if id, ok := c.params.Get("socket_id"); ok {
+		e.socketID = quoted(id)
 	}
 	if p := c.check(&e, true); p != nil {
 		c.fail(p.status, p.slug, p.message)

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +12,7 @@ import (
 // wants reads the info parameter of a query; every word must be allowed.
 func (c *call) wants(allow func(word string) string) (info, bool) {
 	var in info
-	for word := range strings.SplitSeq(c.r.URL.Query().Get("info"), ",") {
+	for word := range strings.SplitSeq(c.param("info"), ",") {
 		word = strings.TrimSpace(word)
 		if word == "" {
 			continue
@@ -41,7 +40,7 @@ func unknownInfo(word string) string {
 
 // channels handles GET /apps/{id}/channels.
 func (c *call) channels() {
-	prefix := c.r.URL.Query().Get("filter_by_prefix")
+	prefix := c.param("filter_by_prefix")
 	want, ok := c.wants(func(word string) string {
 		switch {
 		case word == "user_count" && !strings.HasPrefix(prefix, "presence-"):
@@ -128,7 +127,7 @@ func (c *call) appendLast(dst []byte, channel string) ([]byte, bool) {
 	switch {
 	case err != nil:
 		c.api.log.Error("last event not read", "app_id", c.app.ID, "channel", channel, "err", err)
-		c.fail(http.StatusInternalServerError, "internal_error", "Internal error")
+		c.internal()
 		return nil, false
 	case !found:
 		return append(dst, `,"cache":null`...), true
@@ -199,5 +198,5 @@ func (c *call) disconnect(code int, message string) {
 		c.unavailable("The connections could not be ended now, try again")
 		return
 	}
-	c.json([]byte("{}"))
+	c.json(emptyObject)
 }

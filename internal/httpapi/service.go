@@ -8,12 +8,13 @@ import (
 
 	"sockudo/internal/app"
 	"sockudo/internal/health"
+	"sockudo/internal/metrics"
 	"sockudo/internal/node"
 )
 
 // up handles GET /up and GET /up/{app}.
 func (c *call) up() {
-	series := "system"
+	series := metrics.System
 	status := c.api.opts.Health.Run(c.r.Context())
 	if len(c.path) == 1 && status != health.Draining {
 		status, series = c.appStatus(status, c.path[0])
@@ -30,17 +31,18 @@ func (c *call) up() {
 	c.api.opts.Metrics.App(series).APICall(0, c.w.bytes)
 }
 
-// appStatus says how well the node is for one app, and under which name that
-// is booked.
+// appStatus says how well a node of some status is for one app, and under
+// which name that is booked. The look-up is one more check and has its bound.
 func (c *call) appStatus(status health.Status, id string) (health.Status, string) {
-	ctx, cancel := context.WithTimeout(c.r.Context(), c.api.opts.LookupTimeout)
+	ctx, cancel := context.WithTimeout(c.r.Context(), c.api.opts.Health.Timeout())
 	defer cancel()
 	a, err := c.api.apps.ByID(ctx, id)
 	switch {
 	case errors.Is(err, app.ErrNotFound):
-		return health.NotFound, "unknown"
+		return health.NotFound, metrics.Unknown
 	case err != nil:
-		return health.Error, "unknown"
+		c.api.log.Warn("app not looked up", "app_id", clip(id), "err", err)
+		return health.Error, metrics.Unknown
 	case !a.Enabled:
 		return health.Error, a.ID
 	}
@@ -57,8 +59,8 @@ func (c *call) usage() {
 	}{readMemory()})
 }
 
-// serverStats handles GET /stats.
-func (c *call) serverStats() {
+// stats handles GET /stats.
+func (c *call) stats() {
 	c.encode(struct {
 		Memory memory `json:"memory"`
 		node.Stats
@@ -69,7 +71,7 @@ func (c *call) encode(v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		c.api.log.Error("answer not encoded", "err", err)
-		c.fail(http.StatusInternalServerError, "internal_error", "Internal error")
+		c.internal()
 		return
 	}
 	c.json(body)

@@ -5,10 +5,10 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"sockudo/internal/app"
+	"sockudo/internal/metrics"
 	"sockudo/internal/sign"
 )
 
@@ -20,22 +20,13 @@ const keepBody = 256 << 10
 // signed checks everything that stands before the work of a signed route, in
 // the order of protocol 5.1, and books the call.
 func (c *call) signed(rt *route, appID string) {
-	known := false
-	defer func() {
-		id := "unknown"
-		if known {
-			id = c.app.ID
-		}
-		c.api.opts.Metrics.App(id).APICall(c.in, c.w.bytes)
-	}()
-	ok := c.lookup(appID)
-	known = c.app != nil
-	if !ok {
+	defer c.book()
+	if !c.lookup(appID) {
 		return
 	}
 	req := sign.Request{Method: c.r.Method, Path: c.r.URL.EscapedPath(), RawQuery: c.r.URL.RawQuery, Prefix: c.api.prefix}
-	params, err := req.CheckParams(c.app.Key, c.api.opts.Now())
-	if err != nil {
+	var err error
+	if c.params, err = req.CheckParams(c.app.Key, c.api.opts.Now()); err != nil {
 		c.unauthorized(err)
 		return
 	}
@@ -50,7 +41,7 @@ func (c *call) signed(rt *route, appID string) {
 		return
 	}
 	req.Body = c.body
-	if err := req.Verify(params, reveal(c.app)); err != nil {
+	if err := req.Verify(c.params, reveal(c.app)); err != nil {
 		c.unauthorized(err)
 		return
 	}
@@ -58,6 +49,21 @@ func (c *call) signed(rt *route, appID string) {
 		return
 	}
 	rt.serve(c)
+}
+
+// book counts a finished call.
+func (c *call) book() {
+	id := metrics.Unknown
+	if c.app != nil {
+		id = c.app.ID
+	}
+	c.api.opts.Metrics.App(id).APICall(len(c.body), c.w.bytes)
+}
+
+// param returns a parameter of the query, "" when it is not there.
+func (c *call) param(name string) string {
+	value, _ := c.params.Get(name)
+	return value
 }
 
 func reveal(a *app.App) []string {
@@ -81,13 +87,16 @@ func (c *call) readBody(buf *[]byte) bool {
 		return false
 	}
 	b := *buf
+	if n := c.r.ContentLength; n >= int64(cap(b)) && n < keepBody { // what is announced is not believed beyond this
+		b = make([]byte, 0, n+1)
+	}
 	for {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
 		}
 		n, err := c.r.Body.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
-		*buf, c.body, c.in = b, b, len(b)
+		*buf, c.body = b, b
 		switch {
 		case int64(len(b)) > most:
 			c.bodyTooLarge()
@@ -107,95 +116,11 @@ func (c *call) bodyTooLarge() {
 		sizeText(c.api.opts.MaxBodyBytes))
 }
 
-// text reports whether the body is valid UTF-8, and answers when it is not.
+// validText reports whether the body is valid UTF-8, and answers when it is not.
 func (c *call) validText() bool {
 	if utf8.Valid(c.body) {
 		return true
 	}
 	c.invalid("The body is not valid UTF-8")
 	return false
-}
-
-func (c *call) invalid(message string) { c.fail(http.StatusBadRequest, "invalid_input", message) }
-
-// A perSecond limit admits so many units in any second, to the unit.
-type perSecond struct {
-	mu    sync.Mutex // guards what follows
-	times []stamp    // admitted within the last second, the oldest first
-	total int
-}
-
-type stamp struct {
-	at time.Time
-	n  int
-}
-
-// take admits n units or says how long to wait until it would.
-func (p *perSecond) take(n, limit int, now time.Time) (ok bool, wait time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := 0
-	for old < len(p.times) && now.Sub(p.times[old].at) >= time.Second {
-		p.total -= p.times[old].n
-		old++
-	}
-	p.times = append(p.times[:0], p.times[old:]...)
-	if p.total+n > limit {
-		if len(p.times) == 0 {
-			return false, time.Second
-		}
-		return false, time.Second - now.Sub(p.times[0].at)
-	}
-	p.total += n
-	// Units of one millisecond share a stamp: memory is bounded at any limit.
-	if last := len(p.times) - 1; last >= 0 && now.Sub(p.times[last].at) < time.Millisecond {
-		p.times[last].n += n
-	} else {
-		p.times = append(p.times, stamp{now, n})
-	}
-	return true, 0
-}
-
-type limitKind int
-
-const (
-	readLimit limitKind = iota
-	eventLimit
-)
-
-type appLimiters [2]perSecond
-
-// limiters are the per-second limits of apps on this node.
-type limiters struct {
-	mu   sync.Mutex // guards what follows
-	apps map[string]*appLimiters
-}
-
-func (l *limiters) app(id string) *appLimiters {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	a := l.apps[id]
-	if a == nil {
-		a = &appLimiters{}
-		l.apps[id] = a
-	}
-	return a
-}
-
-// allowed counts n units against a per-second limit of the app and answers the
-// call when they are too many.
-func (c *call) allowed(kind limitKind, n int) bool {
-	limit, name, setting := c.app.Limits.ReadRequestsPerSecond, "read_requests", "max_read_requests_per_second"
-	if kind == eventLimit {
-		limit, name, setting = c.app.Limits.BackendEventsPerSecond, "backend_events", "max_backend_events_per_second"
-	}
-	if limit <= 0 || !c.api.opts.EnforceLimits {
-		return true
-	}
-	ok, wait := c.api.limits.app(c.app.ID)[kind].take(n, limit, time.Now())
-	c.api.opts.Metrics.RateLimit(c.app.ID, name, "unknown", !ok)
-	if !ok {
-		c.tooMany(limit, wait, setting)
-	}
-	return ok
 }
