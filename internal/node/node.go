@@ -27,6 +27,9 @@ const DefaultLastEventTTL = 30 * time.Minute
 type Options struct {
 	LastEventTTL time.Duration // 0: DefaultLastEventTTL
 	CacheTimeout time.Duration // bound of one cache call; 0: 2 s
+	// Room waits while the transport has too much to write already, and returns
+	// an error when that takes too long. nil: there is always room.
+	Room func(ctx context.Context) error
 	Log          *slog.Logger  // nil: nothing is logged
 }
 
@@ -36,6 +39,7 @@ type Node struct {
 	cache   cache.Cache
 	ttl     time.Duration
 	timeout time.Duration
+	room    func(ctx context.Context) error
 	log     *slog.Logger
 }
 
@@ -55,6 +59,7 @@ func New(h *hub.Hub, c cache.Cache, opts Options) *Node {
 		cache:   c,
 		ttl:     opts.LastEventTTL,
 		timeout: opts.CacheTimeout,
+		room:    opts.Room,
 		log:     opts.Log.With("component", "node"),
 	}
 }
@@ -88,6 +93,11 @@ type Publication struct {
 // Publish delivers an event to each of its channels. It has been validated.
 // What the error wraps is ErrUnavailable or the context's error.
 func (n *Node) Publish(ctx context.Context, a *app.App, p *Publication) error {
+	if n.room != nil {
+		if err := n.room(ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
 	ns := n.hub.Lookup(a.ID)
 	var except *ws.Conn
 	if ns != nil && p.Except != "" {

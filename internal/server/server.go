@@ -73,7 +73,11 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 	var lastEvents cache.Cache
 	lastEvents, s.memory = openCache(cfg)
 	s.hub = hub.New(hub.Options{Metrics: s.metrics})
-	s.node = node.New(s.hub, lastEvents, node.Options{LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(), Log: opts.Log})
+	s.node = node.New(s.hub, lastEvents, node.Options{
+		LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(),
+		Room:         s.room,
+		Log:          opts.Log,
+	})
 	s.health = checks(cfg, s.apps, opts.Log)
 	s.gate = session.NewGate(s.apps, s.hub, s.node, session.Options{
 		ActivityTimeout:  cfg.ActivityTimeout.Duration(),
@@ -227,4 +231,13 @@ func (s *Server) Run(ctx context.Context) error {
 	err := doors.Wait()
 	stopInner()
 	return errors.Join(err, behind.Wait())
+}
+
+// roomTimeout is how long a publish waits for the transport before it is refused.
+const roomTimeout = time.Second
+
+func (s *Server) room(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+	defer cancel()
+	return s.sockets.Room(ctx)
 }
