@@ -1,0 +1,210 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sockudo/internal/app"
+	"sockudo/internal/backoff"
+)
+
+// statement is one that changes apps.
+type statement struct {
+	query string
+	args  []any
+}
+
+// arg adds a value and returns its placeholder.
+func (st *statement) arg(sch *schema, c *app.Column, a *app.App) string {
+	st.args = append(st.args, sch.text(c, a))
+	return sch.param(c.Name, len(st.args))
+}
+
+// where finds one app by the bytes of its id.
+func (st *statement) where(sch *schema, id string) {
+	st.args = append(st.args, id)
+	n := len(st.args)
+	st.query += fmt.Sprintf(` WHERE "id" = %s AND "id"::text = $%d::text COLLATE "C"`, sch.param("id", n), n)
+}
+
+// Create inserts an app; see app.Editor.
+func (s *Store) Create(ctx context.Context, a *app.App) error {
+	return s.write(ctx, "create", a, false, func(sch *schema, columns []app.Column) *statement {
+		return s.insert(sch, columns, a)
+	})
+}
+
+// Update replaces all fields of an app; see app.Editor.
+func (s *Store) Update(ctx context.Context, a *app.App) error {
+	return s.write(ctx, "update", a, true, func(sch *schema, columns []app.Column) *statement {
+		st := &statement{}
+		var sets []string
+		for i := range columns {
+			if c := &columns[i]; c.Name != "id" {
+				sets = append(sets, quote(c.Name)+" = "+st.arg(sch, c, a))
+			}
+		}
+		st.query = "UPDATE " + s.table.quoted + " SET " + strings.Join(append(sets, sch.touch()...), ", ")
+		st.where(sch, a.ID)
+		return st
+	})
+}
+
+// touch sets the time of the last change, if the table has it.
+func (sch *schema) touch() []string {
+	if !sch.has("updated_at") {
+		return nil
+	}
+	return []string{`"updated_at" = CURRENT_TIMESTAMP`}
+}
+
+// Upsert inserts or replaces an app in one statement; see app.Editor.
+func (s *Store) Upsert(ctx context.Context, a *app.App) error {
+	err := s.write(ctx, "upsert", a, true, func(sch *schema, columns []app.Column) *statement {
+		st := s.insert(sch, columns, a)
+		var sets []string
+		for _, c := range columns {
+			if c.Name != "id" {
+				sets = append(sets, fmt.Sprintf("%[1]s = EXCLUDED.%[1]s", quote(c.Name)))
+			}
+		}
+		st.query += ` ON CONFLICT ("id") DO UPDATE SET ` + strings.Join(append(sets, sch.touch()...), ", ") +
+			` WHERE t."id"::text = EXCLUDED."id"::text COLLATE "C"`
+		return st
+	})
+	if errors.Is(err, app.ErrNotFound) {
+		return app.ErrExists // an app whose id the column takes for the same
+	}
+	return err
+}
+
+func (s *Store) insert(sch *schema, columns []app.Column, a *app.App) *statement {
+	st := &statement{}
+	var names, marks []string
+	for i := range columns {
+		names = append(names, quote(columns[i].Name))
+		marks = append(marks, st.arg(sch, &columns[i], a))
+	}
+	st.query = "INSERT INTO " + s.table.quoted + " AS t (" + strings.Join(names, ", ") + ") VALUES (" + strings.Join(marks, ", ") + ")"
+	return st
+}
+
+// Delete removes an app; see app.Editor.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	if !app.ValidName(id) {
+		return app.ErrNotFound
+	}
+	return s.exec(ctx, "delete", true, func(context.Context) (*statement, error) {
+		st := &statement{query: "DELETE FROM " + s.table.quoted}
+		st.where(s.schema.Load(), id)
+		return st, nil
+	})
+}
+
+// SetSecrets replaces the secrets of an app and nothing else; see app.Editor.
+func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.Secret) error {
+	if err := app.ValidateSecrets(secret, previous); err != nil {
+		return err
+	}
+	if !app.ValidName(id) {
+		return app.ErrNotFound
+	}
+	a := &app.App{Secret: secret, PreviousSecret: previous}
+	return s.exec(ctx, "set secrets", true, func(ctx context.Context) (*statement, error) {
+		columns, err := s.columnsFor(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		st, sch := &statement{}, s.schema.Load()
+		var sets []string
+		for i := range columns {
+			if c := &columns[i]; c.Name == "secret" || c.Name == "previous_secret" {
+				sets = append(sets, quote(c.Name)+" = "+st.arg(sch, c, a))
+			}
+		}
+		st.query = "UPDATE " + s.table.quoted + " SET " + strings.Join(append(sets, sch.touch()...), ", ")
+		st.where(sch, id)
+		return st, nil
+	})
+}
+
+func (s *Store) write(ctx context.Context, what string, a *app.App, mustMatch bool, build func(*schema, []app.Column) *statement) error {
+	if err := app.Validate(a); err != nil {
+		return err
+	}
+	return s.exec(ctx, what, mustMatch, func(ctx context.Context) (*statement, error) {
+		columns, err := s.columnsFor(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		return build(s.schema.Load(), columns), nil
+	})
+}
+
+const deadlockRetries = 20
+
+// exec runs a statement that build makes. Statements that got in each other's
+// way, as when many nodes start, are tried again.
+func (s *Store) exec(ctx context.Context, what string, mustMatch bool, build func(context.Context) (*statement, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	st, err := build(ctx)
+	if err != nil {
+		return s.wrap(what, err)
+	}
+	pauses := backoff.Policy{First: 2 * time.Millisecond, Max: 100 * time.Millisecond, Jitter: 0.9}
+	var matched int64
+	tries := 0
+	err = backoff.Retry(ctx, pauses, func(ctx context.Context) error {
+		tries++
+		tag, err := s.pool.Exec(ctx, st.query, st.args...)
+		matched = tag.RowsAffected()
+		if c := code(err); tries < deadlockRetries && (c == deadlock || c == serialization) {
+			return err
+		}
+		return backoff.Permanent(err)
+	}, nil)
+	switch {
+	case err != nil:
+		return s.wrap(what, err)
+	case mustMatch && matched == 0:
+		return app.ErrNotFound
+	}
+	return nil
+}
+
+// columnsFor returns the columns that the table has, after it has added those
+// that a needs. What cannot be kept is an error, unless it is only a feature.
+func (s *Store) columnsFor(ctx context.Context, a *app.App) ([]app.Column, error) {
+	all := app.Columns()
+	if slices.ContainsFunc(all, s.lacks) {
+		// Another node may have added it meanwhile.
+		if err := s.probe(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for i := range all {
+		c := &all[i]
+		if !s.lacks(*c) || c.Value(a) == nil {
+			continue
+		}
+		if err := s.addColumn(ctx, c); err != nil {
+			if !c.Feature {
+				return nil, fmt.Errorf("the table has no column %s and it cannot be added; have this executed and try again: %s; (%w)", c.Name, alter(s.table, c), err)
+			}
+			s.log.Warn("field of an app is not stored: the column is missing and cannot be added",
+				"app_id", a.ID, "column", c.Name, "statement", alter(s.table, c), "err", err)
+			continue
+		}
+		if err := s.probe(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), s.lacks), nil
+}
+
+func (s *Store) lacks(c app.Column) bool { return !s.schema.Load().has(c.Name) }
