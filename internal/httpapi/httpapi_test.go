@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -95,12 +94,16 @@ func want(t testing.TB, w *httptest.ResponseRecorder, status int, slug string) {
 		Error, Code string
 		Status      int
 	}
-	body, err := io.ReadAll(w.Body)
-	if err == nil {
-		err = json.Unmarshal(body, &e)
+	decode(t, w, &e)
+	if e.Error == "" || e.Code != slug || e.Status != status || w.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("error %s, content type %q, want code %s and status %d", w.Body, w.Header().Get("Content-Type"), slug, status)
 	}
-	if err != nil || e.Error == "" || e.Code != slug || e.Status != status || w.Header().Get("Content-Type") != "application/json" {
-		t.Fatalf("error %s (%v), content type %q, want code %s and status %d", body, err, w.Header().Get("Content-Type"), slug, status)
+}
+
+func decode(t testing.TB, w *httptest.ResponseRecorder, v any) {
+	t.Helper()
+	if err := json.Unmarshal(w.Body.Bytes(), v); err != nil {
+		t.Fatalf("%v: %s", err, w.Body)
 	}
 }
 

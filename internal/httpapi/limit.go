@@ -25,12 +25,10 @@ type span struct {
 func (p *perSecond) take(n, limit int, now time.Time) (ok bool, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old := 0
-	for old < len(p.spans) && now.Sub(p.spans[old].last) >= time.Second {
-		p.total -= p.spans[old].units
-		old++
+	for len(p.spans) > 0 && now.Sub(p.spans[0].last) >= time.Second {
+		p.total -= p.spans[0].units
+		p.spans = p.spans[1:] // append moves the rest to the front when it runs out of room
 	}
-	p.spans = append(p.spans[:0], p.spans[old:]...)
 	if p.total+n > limit {
 		return false, p.wait(n, limit, now)
 	}

@@ -46,7 +46,7 @@ type Occupancy struct {
 
 // Stats counts what is on this node now, app by app in order of id.
 func (n *Node) Stats() Stats {
-	var out Stats
+	out := Stats{Apps: []AppStats{}} // in JSON a list, also without apps
 	for _, ns := range n.hub.Apps() {
 		a := AppStats{AppID: ns.ID}
 		a.Connections = ns.Connections()
