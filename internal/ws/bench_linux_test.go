@@ -22,47 +22,92 @@ func settled(s *Server) {
 	}
 }
 
+// plainSockets returns the descriptors of n sockets whose other ends are read.
+func plainSockets(b *testing.B, n int) []int {
+	b.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	all := make(chan []int)
+	go func() {
+		var fds []int
+		for range n {
+			nc, err := ln.Accept()
+			if err != nil {
+				break
+			}
+			fds = append(fds, duplicate(nc))
+			_ = nc.Close()
+		}
+		all <- fds
+	}()
+	child(b, "plain", ln.Addr(), n)
+	fds := <-all
+	b.Cleanup(func() {
+		for _, fd := range fds {
+			closeNow(fd)
+		}
+	})
+	return fds
+}
+
+// sendAll is the loop that nothing can beat.
+func sendAll(fds []int, frame []byte) {
+	for _, fd := range fds {
+		for {
+			if _, err := sendNow(fd, frame); err != unix.EAGAIN {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 // BenchmarkSendFloor is a bare loop of send over plain sockets: what one
 // delivered message costs the kernel, whoever calls it.
 func BenchmarkSendFloor(b *testing.B) {
+	frame := TextFrame(benchPayload).wire
 	for _, n := range []int{1, 100, 1000, 10000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer ln.Close()
-			fds := make(chan []int)
-			go func() {
-				var all []int
-				for range n {
-					nc, err := ln.Accept()
-					if err != nil {
-						break
-					}
-					all = append(all, duplicate(nc))
-					_ = nc.Close()
-				}
-				fds <- all
-			}()
-			child(b, "plain", ln.Addr(), n)
-			all := <-fds
-			frame := TextFrame(benchPayload).wire
+			fds := plainSockets(b, n)
 			start := cpu()
 			for b.Loop() {
-				for _, fd := range all {
-					for {
-						if _, err := sendNow(fd, frame); err != unix.EAGAIN {
-							break
-						}
-						time.Sleep(time.Millisecond)
-					}
-				}
+				sendAll(fds, frame)
 			}
 			report(b, n, start)
-			for _, fd := range all {
-				closeNow(fd)
-			}
+		})
+	}
+}
+
+// BenchmarkPaced compares the transports with the floor at 20 broadcasts a
+// second to 1,000 subscribers. Run it with -benchtime 60x.
+func BenchmarkPaced(b *testing.B) {
+	const n = 1000
+	paced := func(b *testing.B, publish func()) {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		start := cpu()
+		for b.Loop() {
+			<-tick.C
+			publish()
+		}
+		report(b, n, start)
+	}
+	b.Run("floor", func(b *testing.B) {
+		fds, frame := plainSockets(b, n), TextFrame(benchPayload).wire
+		paced(b, func() { sendAll(fds, frame) })
+	})
+	for _, transport := range transports {
+		b.Run(transport.name, func(b *testing.B) {
+			_, _, conns := crowd(b, n, Options{ForceStream: transport.stream})
+			f := TextFrame(benchPayload)
+			paced(b, func() {
+				for _, c := range conns {
+					c.Send(f)
+				}
+			})
 		})
 	}
 }
@@ -194,14 +239,17 @@ func rss(b *testing.B) int64 {
 }
 
 // BenchmarkIdle reports the memory of a connection that does nothing, and the
-// CPU of 10 s with 10,000 of them.
+// share of a core that 10,000 of them take.
 func BenchmarkIdle(b *testing.B) {
-	for _, transport := range transports {
-		b.Run(transport.name, func(b *testing.B) {
+	for _, kind := range []struct {
+		name, mode string
+		stream     bool
+	}{{"poll", "upgrade", false}, {"stream", "upgrade", true}, {"tls", "tls", true}} {
+		b.Run(kind.name, func(b *testing.B) {
 			const n = 10_000
 			for b.Loop() {
 				before := rss(b)
-				_, _, conns := crowd(b, n, Options{ForceStream: transport.stream})
+				_, _, conns := crowdOf(b, kind.mode, n, Options{ForceStream: kind.stream})
 				b.ReportMetric(float64(rss(b)-before)/n, "B/conn")
 				start := time.Now()
 				runtime.GC()
@@ -258,5 +306,45 @@ func BenchmarkEncode(b *testing.B) {
 				TextFrame(payload)
 			}
 		})
+	}
+}
+
+// BenchmarkAPI reports how long a request to the API takes, alone and while
+// 1,000 subscribers get as many frames as they can.
+func BenchmarkAPI(b *testing.B) {
+	for _, transport := range transports {
+		for _, busy := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/busy=%v", transport.name, busy), func(b *testing.B) {
+				s, addr, conns := crowd(b, 1000, Options{ForceStream: transport.stream})
+				stop := make(chan struct{})
+				var wg sync.WaitGroup
+				if busy {
+					f := TextFrame(benchPayload)
+					wg.Go(func() {
+						for {
+							select {
+							case <-stop:
+								return
+							default:
+								_ = s.Room(b.Context()) // the end of the benchmark
+								for _, c := range conns {
+									c.Send(f)
+								}
+							}
+						}
+					})
+				}
+				for b.Loop() {
+					var median, p99 int64
+					if _, err := fmt.Sscan(child(b, "api", addr, 1), &median, &p99); err != nil {
+						b.Fatal(err)
+					}
+					b.ReportMetric(float64(median)/1e6, "median-ms")
+					b.ReportMetric(float64(p99)/1e6, "p99-ms")
+				}
+				close(stop)
+				wg.Wait()
+			})
+		}
 	}
 }

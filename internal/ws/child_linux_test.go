@@ -3,9 +3,11 @@ package ws
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -61,10 +63,15 @@ func runChild(spec string) error {
 	switch mode {
 	case "plain", "upgrade":
 		return discard(all)
+	case "tls":
+		fmt.Println("ready")
+		select {}
 	case "flood":
 		return flood(all)
 	case "ping":
 		return ping(all[0])
+	case "api":
+		return api(all[0])
 	}
 	return fmt.Errorf("mode %q", mode)
 }
@@ -112,8 +119,8 @@ func dialAll(mode, network, address string, n int) ([]net.Conn, error) {
 	for range 32 {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				nc, err := net.Dial(network, address)
-				if err == nil && mode != "plain" {
+				nc, err := dialMode(mode, network, address)
+				if err == nil && mode != "plain" && mode != "api" {
 					if _, err = io.WriteString(nc, upgradeRequest); err == nil {
 						err = skipResponse(nc)
 					}
@@ -131,6 +138,13 @@ func dialAll(mode, network, address string, n int) ([]net.Conn, error) {
 	default:
 		return all, nil
 	}
+}
+
+func dialMode(mode, network, address string) (net.Conn, error) {
+	if mode == "tls" {
+		return tls.Dial(network, address, &tls.Config{InsecureSkipVerify: true})
+	}
+	return net.Dial(network, address)
 }
 
 // skipResponse reads to the end of an HTTP header and not a byte further.
@@ -194,16 +208,40 @@ func flood(all []net.Conn) error {
 	return <-failed
 }
 
-// ping sends a ping every few milliseconds and prints the round trips of 200.
+// ping measures pings, one every few milliseconds.
 func ping(nc net.Conn) error {
-	var all []time.Duration
 	b := make([]byte, 2)
-	for range 200 {
-		start := time.Now()
+	return measure(func() error {
 		if _, err := nc.Write(raw(finBit|opPing, nil)); err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(nc, b); err != nil {
+		_, err := io.ReadFull(nc, b)
+		return err
+	})
+}
+
+// api measures requests on one connection that is kept alive.
+func api(nc net.Conn) error {
+	br := bufio.NewReader(nc)
+	return measure(func() error {
+		if _, err := io.WriteString(nc, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err
+	})
+}
+
+// measure prints the median and the 99th percentile of 200 round trips.
+func measure(round func() error) error {
+	var all []time.Duration
+	for range 200 {
+		start := time.Now()
+		if err := round(); err != nil {
 			return err
 		}
 		all = append(all, time.Since(start))
@@ -253,12 +291,23 @@ func cpu() time.Duration {
 // crowd serves n clients of a child and returns the server's ends.
 func crowd(tb testing.TB, n int, opts Options) (*Server, net.Addr, []*Conn) {
 	tb.Helper()
+	return crowdOf(tb, "upgrade", n, opts)
+}
+
+// crowdOf is crowd with a mode for the child.
+func crowdOf(tb testing.TB, mode string, n int, opts Options) (*Server, net.Addr, []*Conn) {
+	tb.Helper()
 	var mu sync.Mutex
 	var conns []*Conn
 	all := make(chan struct{})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
+	}
+	var front net.Listener = ln
+	if mode == "tls" {
+		conf, _ := tlsConfigs(tb)
+		front = tls.NewListener(ln, conf)
 	}
 	s := NewServer(handled(&echo{
 		on: func(*Conn, []byte) {},
@@ -270,9 +319,9 @@ func crowd(tb testing.TB, n int, opts Options) (*Server, net.Addr, []*Conn) {
 			}
 		},
 	}), opts)
-	serveOn(tb, s, ln)
+	serveOn(tb, s, front)
 	if n > 0 {
-		child(tb, "upgrade", ln.Addr(), n)
+		child(tb, mode, ln.Addr(), n)
 		<-all
 	}
 	return s, ln.Addr(), conns

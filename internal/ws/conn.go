@@ -81,6 +81,7 @@ type Conn struct {
 	markLeft int    // bytes to be written until the mark is passed; 0: there is no mark
 	markAt   int64  // when the mark was set behind what was queued then
 	wakeAt   int64  // 0: never
+	writeAt  int64  // when the writer went to the descriptor; stream transport only
 	closeBy  int64  // when a closing connection is cut; 0: not closing
 	timerAt  int64  // when the wheel gives the connection out; 0: it does not have it
 	err      error  // why the connection ends
@@ -102,7 +103,7 @@ type shard struct {
 	wheel   wheel
 	waiting atomic.Int64 // bytes that the writer has to write
 	stuck   atomic.Int64 // bytes of full sockets
-	crowded atomic.Bool  // a connection that keeps up has half its bound queued
+	crowded atomic.Int64 // when a connection that keeps up had half its bound queued; 0: not lately
 }
 
 // RemoteAddr returns the address of the peer as HOST:PORT, or "" or "@" on a

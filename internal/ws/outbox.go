@@ -7,17 +7,27 @@ func (c *Conn) push(f *Frame) (wake bool) {
 	n := len(f.wire)
 	c.queue.push(f)
 	c.bytes += n
+	if c.bytes > c.srv.opts.MaxQueuedBytes/2 || c.queue.n > c.srv.opts.MaxQueuedFrames/2 {
+		c.crowd()
+	}
 	if c.blocked {
 		c.shard.stuck.Add(int64(n))
 		return false
 	}
 	c.shard.waiting.Add(int64(n))
-	if c.bytes > c.srv.opts.MaxQueuedBytes/2 || c.queue.n > c.srv.opts.MaxQueuedFrames/2 {
-		c.shard.crowded.Store(true)
-	}
 	wake = !c.dirty
 	c.dirty = true
 	return wake
+}
+
+// crowd asks publishers to wait because half of the bound is queued, unless it
+// is the client that does not read; mu is held. Of a stream nobody knows that
+// before a write has taken long.
+func (c *Conn) crowd() {
+	now := c.srv.now()
+	if !c.blocked || c.writing && now-c.writeAt < int64(crowdedFor) {
+		c.shard.crowded.Store(now)
+	}
 }
 
 // refuse handles a frame that is over a bound; mu is held and released.

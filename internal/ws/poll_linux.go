@@ -72,7 +72,10 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 		return false
 	}
 	_ = nc.Close()
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond)) // a Unix socket has none
+	// Silent peers are the handler's to ping, and the kernel's probes every 15 s
+	// would keep radios awake. A Unix socket has neither option.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
 	l := p.loops[p.next.Add(1)%uint32(len(p.loops))]
 	c.fd, c.link, c.shard, c.turn = int32(fd), l, &l.shard, &l.turn
 	l.turn.Lock()

@@ -113,6 +113,14 @@ func (q *quiet) wrap(op string, err error) error {
 	return &net.OpError{Op: op, Net: q.LocalAddr().Network(), Addr: q.RemoteAddr(), Err: err}
 }
 
+// SetKeepAlive switches the kernel's probes of a TCP connection.
+func (q *quiet) SetKeepAlive(on bool) error {
+	if tcp, ok := q.Conn.(*net.TCPConn); ok {
+		return tcp.SetKeepAlive(on)
+	}
+	return nil
+}
+
 // CloseWrite ends the sending.
 func (q *quiet) CloseWrite() error { return closeWrite(q.Conn) }
 

@@ -199,6 +199,10 @@ func waitFor(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
+// crowdedFor is how long publishers wait at most because of one connection, if
+// nothing tells them earlier that there is room.
+const crowdedFor = 50 * time.Millisecond
+
 // Room waits while publishers are ahead of what can be written: while more than
 // Options.MaxWaitingBytes wait in one shard for sockets that have room, or a
 // client that keeps up has half of its bound queued. Whoever publishes to many
@@ -212,6 +216,7 @@ func (s *Server) Room(ctx context.Context) error {
 		}
 		select {
 		case <-again:
+		case <-time.After(crowdedFor):
 		case <-ctx.Done():
 			return ErrCrowded
 		}
@@ -224,7 +229,10 @@ func (s *Server) crowded() bool {
 	shards := s.shards
 	s.mu.Unlock()
 	for _, sh := range shards {
-		if sh.waiting.Load() > int64(s.opts.MaxWaitingBytes) || sh.crowded.Load() {
+		if sh.waiting.Load() > int64(s.opts.MaxWaitingBytes) {
+			return true
+		}
+		if at := sh.crowded.Load(); at != 0 && s.now()-at < int64(crowdedFor) {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"crypto/tls"
 	"net"
 	"runtime"
 	"sync"
@@ -8,7 +9,10 @@ import (
 )
 
 const (
-	streamBuffer = 2 << 10 // bytes of a reader; larger frames collect in the decoder
+	// Bytes of a reader's buffer; larger frames collect in the decoder. TLS has
+	// a buffer of its own below it.
+	streamBuffer = 2 << 10
+	tlsBuffer    = 512
 	// streamBatch bounds the bytes that are copied together: a TLS record. A
 	// client that does not read holds on to them besides its queue.
 	streamBatch = 16 << 10
@@ -28,6 +32,9 @@ type stream struct {
 
 // stream opens a connection and serves it with goroutines of its own.
 func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
+	if tcp, ok := plain(nc).(interface{ SetKeepAlive(bool) error }); ok {
+		_ = tcp.SetKeepAlive(false) // as in the poll transport
+	}
 	st := &stream{c: c, nc: nc, resumed: make(chan struct{}, 1)}
 	st.writer = st.write
 	c.link, c.shard, c.turn = st, &s.streams, &st.turn
@@ -42,10 +49,22 @@ func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
 	s.work.Go(st.read)
 }
 
+// plain returns what is below TLS.
+func plain(nc net.Conn) net.Conn {
+	if t, ok := nc.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return nc
+}
+
 // read hands over what comes until the connection is over.
 func (st *stream) read() {
 	c := st.c
-	buf := make([]byte, streamBuffer)
+	size := streamBuffer
+	if _, ok := st.nc.(*tls.Conn); ok {
+		size = tlsBuffer
+	}
+	buf := make([]byte, size)
 	for over, eager := false, false; !over; {
 		n, err := st.nc.Read(buf)
 		st.turn.Lock()
@@ -85,7 +104,7 @@ func (st *stream) write() {
 	if scratch != nil {
 		scratches.Put(scratch)
 	}
-	st.c.shard.crowded.Store(false)
+	st.c.shard.crowded.Store(0)
 	st.c.srv.relief.ring()
 }
 
@@ -135,7 +154,7 @@ func (st *stream) writeBatch(scratch **[]byte) {
 	if len(b) == 0 {
 		return
 	}
-	c.writing = true
+	c.writing, c.writeAt = true, c.srv.now()
 	c.block(true) // until Write returns nobody knows better
 	c.mark()
 	c.mu.Unlock()
@@ -170,10 +189,8 @@ func (st *stream) release(c *Conn) {
 	c.mu.Unlock()
 	if polite {
 		_ = st.nc.SetReadDeadline(time.Unix(1, 0))
-	} else if t, ok := st.nc.(interface{ NetConn() net.Conn }); ok {
-		_ = t.NetConn().Close()
 	} else {
-		_ = st.nc.Close()
+		_ = plain(st.nc).Close()
 	}
 	st.signal()
 	if writing {

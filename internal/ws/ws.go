@@ -64,7 +64,7 @@ type Options struct {
 	MaxQueuedBytes   int           // of one connection; 0: 1 MiB
 	MaxQueuedFrames  int           // of one connection; 0: 16,384
 	MaxQueueAge      time.Duration // that bytes may wait for the client to read; 0: 10 s
-	MaxWaitingBytes  int           // of one shard, see Server.Room; 0: 16 MiB
+	MaxWaitingBytes  int           // of one shard, see Server.Room; 0: 4 MiB
 	DropSlow         bool          // frames over a bound are dropped; false: the connection is closed
 	SlowCode         uint16        // close code for it; 0: 4100
 	SlowReason       string        // close reason for it
@@ -82,7 +82,7 @@ func (o *Options) setDefaults() {
 	def(&o.MaxQueuedBytes, 1<<20)
 	def(&o.MaxQueuedFrames, 16<<10)
 	def(&o.MaxQueueAge, 10*time.Second)
-	def(&o.MaxWaitingBytes, 16<<20)
+	def(&o.MaxWaitingBytes, 4<<20)
 	def(&o.SlowCode, 4100)
 	def(&o.HandshakeTimeout, 10*time.Second)
 	def(&o.CloseTimeout, 5*time.Second)
