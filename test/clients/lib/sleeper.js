@@ -1,0 +1,26 @@
+// A worker whose client reads nothing until it is woken, and which then tells
+// how it was closed and when it is back.
+import { createRequire } from 'node:module';
+import { parentPort, workerData } from 'node:worker_threads';
+
+const { library, key, options, channel, wake } = workerData;
+const Pusher = createRequire(import.meta.url)(library);
+const pusher = new Pusher(key, options);
+const pauses = [];
+
+pusher.subscribe(channel).bind('pusher:subscription_succeeded', () => {
+  if (pauses.length > 0) {
+    return;
+  }
+  parentPort.postMessage({ state: 'asleep' });
+  Atomics.wait(wake, 0, 0);
+  let closed;
+  pusher.connection.bind('error', (err) => {
+    closed ??= Date.now();
+    parentPort.postMessage({ code: (err.error ?? err).data?.code });
+  });
+  pusher.connection.bind('connecting_in', (seconds) => pauses.push(seconds));
+  pusher.connection.bind('connected', () => {
+    parentPort.postMessage({ state: 'connected', pauses, after: Date.now() - closed });
+  });
+});
