@@ -1,0 +1,209 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sockudo/internal/app"
+	"sockudo/internal/cache"
+	"sockudo/internal/hub"
+	"sockudo/internal/node"
+	"sockudo/internal/pushertest"
+	"sockudo/internal/ws"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// door serves sessions without an API; the store can be changed meanwhile.
+func door(t *testing.T, store app.Store, opts Options) (*Gate, string) {
+	t.Helper()
+	h := hub.New(hub.Options{})
+	n := node.New(h, cache.NewMemory(cache.MemoryOptions{}), node.Options{})
+	g := NewGate(store, h, n, opts)
+	s := ws.NewServer(g.Accept, ws.Options{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &http.Server{}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Serve(ln, api) })
+	ctx, cancel := context.WithCancel(context.Background())
+	wg.Go(func() { _ = g.Watch(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		_ = api.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+		wg.Wait()
+	})
+	return g, ln.Addr().String()
+}
+
+var owner = pushertest.App{ID: "1", Key: "key", Secret: "secret"}
+
+func oneApp(t *testing.T, edit func(*app.App)) *app.Memory {
+	t.Helper()
+	m := app.NewMemory(app.StandardDefaults())
+	a := &app.App{ID: owner.ID, Key: owner.Key, Secret: app.Secret(owner.Secret), Enabled: true, EnableClientMessages: true}
+	if edit != nil {
+		edit(a)
+	}
+	if err := m.Create(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestClientsOfADisabledOrDeletedAppAreClosed(t *testing.T) {
+	store := oneApp(t, nil)
+	_, addr := door(t, store, Options{})
+	slow := pushertest.Options{Timeout: 3 * watchInterval}
+	c := pushertest.Dial(t, addr, owner, slow)
+	a, err := store.ByID(t.Context(), owner.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := *a
+	off.Enabled = false
+	if err := store.Update(t.Context(), &off); err != nil {
+		t.Fatal(err)
+	}
+	c.ExpectFail(4003)
+	if err := store.Update(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	d := pushertest.Dial(t, addr, owner, slow)
+	if err := store.Delete(t.Context(), owner.ID); err != nil {
+		t.Fatal(err)
+	}
+	d.ExpectFail(4001)
+}
+
+// A broken store answers nobody's question.
+type broken struct{}
+
+func (broken) ByID(context.Context, string) (*app.App, error) {
+	return nil, fmt.Errorf("store: %w", app.ErrUnavailable)
+}
+
+func (broken) ByKey(context.Context, string) (*app.App, error) {
+	return nil, fmt.Errorf("store: %w", app.ErrUnavailable)
+}
+
+func TestUnreachableStoreIsNotAnUnknownApp(t *testing.T) {
+	_, addr := door(t, broken{}, Options{})
+	c, refused := pushertest.DialRaw(t, addr, owner)
+	if refused != nil {
+		t.Fatalf("refused over HTTP with %d", refused.Status)
+	}
+	c.ExpectFail(4100) // clients come back; 4001 would end them for good
+}
+
+func TestBothSecretsVerifyDuringARotation(t *testing.T) {
+	store := oneApp(t, func(a *app.App) { a.Secret, a.PreviousSecret = "new", "secret" })
+	_, addr := door(t, store, Options{})
+	for _, secret := range []string{"new", "secret"} {
+		c := pushertest.Dial(t, addr, pushertest.App{ID: owner.ID, Key: owner.Key, Secret: secret})
+		c.Subscribe("private-x")
+		c.Signin(`{"id":"1"}`)
+	}
+	c := pushertest.Dial(t, addr, pushertest.App{ID: owner.ID, Key: owner.Key, Secret: "older"})
+	c.SendSubscribe("private-x")
+	c.ExpectSubscriptionError("private-x", "AuthError", 401, 4009)
+}
+
+func TestUpgradesMayBeLimited(t *testing.T) {
+	_, addr := door(t, oneApp(t, nil), Options{Limit: func(*http.Request) *ws.Refusal {
+		return &ws.Refusal{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7"}}}
+	}})
+	_, refused := pushertest.DialRaw(t, addr, owner)
+	if refused == nil || refused.Status != 429 || refused.Header.Get("Retry-After") != "7" {
+		t.Errorf("%+v", refused)
+	}
+}
+
+func TestQuotaOfUnauthorizedConnectionsIsJudgedWhenTheyAreAuthorized(t *testing.T) {
+	yes := true
+	_, addr := door(t, oneApp(t, func(a *app.App) { a.EnableUserAuthentication, a.MaxConnections = &yes, 1 }), Options{})
+	one, two := pushertest.Dial(t, addr, owner), pushertest.Dial(t, addr, owner)
+	one.Subscribe("private-x")
+	two.SendSubscribe("private-x")
+	two.Expect("pusher_internal:subscription_succeeded", "private-x")
+	two.ExpectFail(4004)
+	one.Quiet()
+}
+
+func TestForwardedProtocolIsBelievedOnlyBehindProxies(t *testing.T) {
+	for _, c := range []struct {
+		hops int
+		peer string
+		want bool
+	}{{0, "203.0.113.9:1", false}, {1, "203.0.113.9:1", true}} {
+		g := NewGate(broken{}, hub.New(hub.Options{}), nil, Options{TrustHops: c.hops})
+		r := httptest.NewRequest("GET", "/app/key", nil)
+		r.RemoteAddr = c.peer
+		r.Header.Set("X-Forwarded-Proto", "https")
+		if got := g.secure(r); got != c.want {
+			t.Errorf("%d hops, peer %q: secure is %v, want %v", c.hops, c.peer, got, c.want)
+		}
+	}
+}
+
+func TestLimitsAreNamed(t *testing.T) {
+	_, addr := door(t, oneApp(t, nil), Options{MaxSubscriptions: 1})
+	c := pushertest.Dial(t, addr, owner)
+	c.SendSubscribe(strings.Repeat("x", 201))
+	f := c.Next()
+	if !strings.Contains(f.Text(t), "max_channel_name_length is 200") {
+		t.Errorf("got %s", f.Raw)
+	}
+	c.ExpectError(4300)
+	c.Subscribe("one")
+	c.SendSubscribe("two")
+	if e := c.ExpectSubscriptionError("two", "LimitReached", 403, 4300); !strings.Contains(e.Error, "max_subscriptions") {
+		t.Errorf("got %q", e.Error)
+	}
+}
+
+func TestRateWindowAdmitsExactlyTheLimit(t *testing.T) {
+	for _, limit := range []int{1, 10, exactWindow, exactWindow + 1, 10_000} {
+		w := newRateWindow(limit)
+		now := time.Unix(1700000000, 0)
+		for i := range limit {
+			if !w.allow(now.Add(time.Duration(i) * time.Microsecond)) {
+				t.Fatalf("limit %d: event %d was refused", limit, i+1)
+			}
+		}
+		if w.allow(now.Add(999 * time.Millisecond)) {
+			t.Errorf("limit %d: one event too many was admitted", limit)
+		}
+		if !w.allow(now.Add(1001 * time.Millisecond)) {
+			t.Errorf("limit %d: refused after the window", limit)
+		}
+	}
+	// No second has more than the limit, wherever it begins.
+	w := newRateWindow(5)
+	var admitted []time.Time
+	for i := range 400 {
+		now := time.Unix(1700000000, 0).Add(time.Duration(i) * 37 * time.Millisecond)
+		if w.allow(now) {
+			admitted = append(admitted, now)
+		}
+	}
+	for i := 5; i < len(admitted); i++ {
+		if admitted[i].Sub(admitted[i-5]) < time.Second {
+			t.Fatalf("six events within %v", admitted[i].Sub(admitted[i-5]))
+		}
+	}
+}
