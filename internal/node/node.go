@@ -30,7 +30,7 @@ type Options struct {
 	// Room waits while the transport has too much to write already, and returns
 	// an error when that takes too long. nil: there is always room.
 	Room func(ctx context.Context) error
-	Log          *slog.Logger  // nil: nothing is logged
+	Log  *slog.Logger // nil: nothing is logged
 }
 
 // A Node is one server process as its clients and the HTTP API see it.
