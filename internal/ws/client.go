@@ -107,10 +107,13 @@ func (c *Client) handshake(u *url.URL, header http.Header) error {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		return fmt.Errorf("websocket: the server answers %s: %s", resp.Status, body)
 	}
+	if got := resp.Header.Get("Sec-WebSocket-Accept"); got != acceptKey(key) {
+		return fmt.Errorf("websocket: the server answers our key with %q", got)
+	}
 	return nil
 }
 
-// Read returns the next message. It answers pings by itself and returns a
+// Read returns the next message, in memory of its own. It answers pings by itself and returns a
 // *CloseError when the server closed the connection.
 func (c *Client) Read() ([]byte, error) {
 	var message []byte

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 )
 
@@ -73,6 +74,14 @@ func TestFramesAreHandledAsRFC6455Says(t *testing.T) {
 		{name: "surrogate in UTF-8", send: raw(fin|opText, []byte{0xed, 0xa0, 0x80}), close: 1007},
 		{name: "overlong UTF-8", send: raw(fin|opText, []byte{0xc0, 0xaf}), close: 1007},
 		{name: "truncated UTF-8", send: raw(fin|opText, []byte{0xe2, 0x82}), close: 1007},
+		{name: "invalid UTF-8 in the first of more fragments", send: raw(opText, []byte("a\xff")), close: 1007},
+		{name: "invalid UTF-8 in a frame that is not complete", send: text("abc\xff" + long(100))[:20], close: 1007},
+		{name: "invalid continuation of a character in the next fragment", send: cat(raw(opText, []byte("\xe2\x82")), raw(opContinuation, []byte("x"))), close: 1007},
+		{name: "surrogate split between fragments", send: cat(raw(opText, []byte("\xed")), raw(opContinuation, []byte("\xa0"))), close: 1007},
+		{name: "character left unfinished", send: cat(raw(opText, []byte("\xf0\x9f")), raw(fin|opContinuation, []byte("\x98"))), close: 1007},
+		{name: "character split by a ping", send: cat(raw(opText, []byte("\xf0\x9f")), raw(fin|opPing, nil), raw(opContinuation, []byte("\x98")), raw(fin|opContinuation, []byte("\x80"))), answers: []answer{{opPong, ""}, {opText, "\U0001F600"}}},
+		{name: "binary fragments that are UTF-8", send: cat(raw(opBinary, []byte("\xce")), raw(fin|opContinuation, []byte("\xba"))), answers: []answer{{opText, "κ"}}},
+		{name: "close between fragments", send: cat(raw(opText, []byte("a")), raw(fin|opClose, closeBody(1000, ""))), close: 1000},
 		{name: "ping", send: raw(fin|opPing, []byte("abc")), answers: []answer{{opPong, "abc"}}},
 		{name: "empty ping", send: raw(fin|opPing, nil), answers: []answer{{opPong, ""}}},
 		{name: "ping of 125 bytes", send: raw(fin|opPing, []byte(long(125))), answers: []answer{{opPong, long(125)}}},
@@ -82,8 +91,6 @@ func TestFramesAreHandledAsRFC6455Says(t *testing.T) {
 		{name: "RSV1", send: raw(fin|0x40|opText, []byte("x")), close: 1002},
 		{name: "RSV2", send: raw(fin|0x20|opText, []byte("x")), close: 1002},
 		{name: "RSV3", send: raw(fin|0x10|opText, []byte("x")), close: 1002},
-		{name: "reserved data opcode", send: raw(fin|0x3, []byte("x")), close: 1002},
-		{name: "reserved control opcode", send: raw(fin|0xb, []byte("x")), close: 1002},
 		{name: "unmasked frame", send: unmasked(opText, "x"), close: 1002},
 		{name: "message, then violation", send: cat(text("a"), raw(fin|0x40|opText, nil)), answers: []answer{{opText, "a"}}, close: 1002},
 		{name: "close frame of one byte", send: raw(fin|opClose, []byte{3}), close: 1002},
@@ -96,7 +103,15 @@ func TestFramesAreHandledAsRFC6455Says(t *testing.T) {
 		{name: "close 1000", send: raw(fin|opClose, closeBody(1000, "bye")), close: 1000},
 		{name: "close 3999", send: raw(fin|opClose, closeBody(3999, "")), close: 3999},
 		{name: "close 4999", send: raw(fin|opClose, closeBody(4999, "")), close: 4999},
+		{name: "close with the longest reason", send: raw(fin|opClose, closeBody(1000, long(123))), close: 1000},
+		{name: "close frame of 126 bytes", send: raw(fin|opClose, closeBody(1000, long(124))), close: 1002},
+		{name: "fragmented close", send: raw(opClose, closeBody(1000, "")), close: 1002},
 		{name: "message after a close frame", send: cat(raw(fin|opClose, closeBody(1000, "")), text("late")), close: 1000},
+	}
+	for _, opcode := range []byte{3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf} {
+		c := cases[0]
+		c.name, c.send, c.answers, c.close = fmt.Sprintf("reserved opcode %x", opcode), raw(fin|opcode, nil), nil, 1002
+		cases = append(cases, c)
 	}
 	onBoth(t, func(t *testing.T, opts Options) {
 		_, addr := start(t, opts, handled(&echo{}))

@@ -56,12 +56,17 @@ func checkUpgrade(r *http.Request) *Refusal {
 	return nil
 }
 
+// acceptKey proves that a server understood a key (RFC 6455, 4.2.2).
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + acceptGUID))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
 // appendSwitch appends the answer that ends HTTP. No subprotocol and no
 // extension is ever agreed on.
 func appendSwitch(dst []byte, key string) []byte {
-	sum := sha1.Sum([]byte(key + acceptGUID))
 	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
-	dst = base64.StdEncoding.AppendEncode(dst, sum[:])
+	dst = append(dst, acceptKey(key)...)
 	return append(dst, "\r\n\r\n"...)
 }
 

@@ -41,8 +41,9 @@ type Handler interface {
 	// Wake is called at the moment that WakeAt asked for, up to 250 ms late and
 	// never early.
 	Wake(c *Conn, now time.Time)
-	// Closed is called once, last. err says why: a *CloseError when the client
-	// closed, ErrClosed when this side did, ErrSlow, or what was lost.
+	// Closed is called once, last, even if the client was gone before Open. err
+	// says why: a *CloseError when the client closed, ErrClosed when this side
+	// did, ErrSlow, or what was lost.
 	Closed(c *Conn, err error)
 }
 
