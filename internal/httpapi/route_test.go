@@ -221,3 +221,28 @@ func TestCallsAreBooked(t *testing.T) {
 		}
 	}
 }
+
+func TestServerBoundsWhatAClientCanHold(t *testing.T) {
+	a := newAPI(t, Options{})
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = Server(a)
+	s.Start()
+	defer s.Close()
+	if c := s.Config; c.ReadHeaderTimeout <= 0 || c.ReadTimeout <= 0 || c.WriteTimeout <= 0 || c.IdleTimeout <= 0 {
+		t.Errorf("a bound is missing: %+v", c)
+	}
+	for size, status := range map[int]int{8 << 10: 200, 64 << 10: 431} {
+		r, err := http.NewRequest(http.MethodGet, s.URL+"/live", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Filler", strings.Repeat("x", size))
+		resp, err := s.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != status {
+			t.Errorf("a header of %d bytes: %s, want %d", size, resp.Status, status)
+		}
+	}
+}
