@@ -1,5 +1,5 @@
-// A worker whose client reads nothing until it is woken, and which then tells
-// how it was closed and when it is back.
+// A worker whose client reads nothing until it is woken, and sleeps again when
+// it has then got everything. It tells how it was closed and when it is back.
 import { createRequire } from 'node:module';
 import { parentPort, workerData } from 'node:worker_threads';
 
@@ -7,20 +7,23 @@ const { library, key, options, channel, wake } = workerData;
 const Pusher = createRequire(import.meta.url)(library);
 const pusher = new Pusher(key, options);
 const pauses = [];
+let rounds = 0;
+let closed;
 
-pusher.subscribe(channel).bind('pusher:subscription_succeeded', () => {
-  if (pauses.length > 0) {
-    return;
-  }
+function sleep() {
   parentPort.postMessage({ state: 'asleep' });
-  Atomics.wait(wake, 0, 0);
-  let closed;
-  pusher.connection.bind('error', (err) => {
-    closed ??= Date.now();
-    parentPort.postMessage({ code: (err.error ?? err).data?.code });
-  });
-  pusher.connection.bind('connecting_in', (seconds) => pauses.push(seconds));
-  pusher.connection.bind('connected', () => {
+  Atomics.wait(wake, 0, rounds);
+  rounds++;
+}
+
+pusher.subscribe(channel).bind('end', sleep).bind('pusher:subscription_succeeded', () => closed ?? sleep());
+pusher.connection.bind('error', (err) => {
+  closed ??= Date.now();
+  parentPort.postMessage({ code: (err.error ?? err).data?.code });
+});
+pusher.connection.bind('connecting_in', (seconds) => pauses.push(seconds));
+pusher.connection.bind('connected', () => {
+  if (closed) {
     parentPort.postMessage({ state: 'connected', pauses, after: Date.now() - closed });
-  });
+  }
 });
