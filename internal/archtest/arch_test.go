@@ -14,8 +14,8 @@ import (
 // only packages of lower layers; drivers, which are sub-packages, their parent.
 var layers = [][]string{
 	{"protocol", "sign", "origin", "clientip", "metrics", "logging", "backoff", "redisconn", "health"},
-	{"ws", "app", "cache", "queue", "ratelimit", "pushertest"},
-	{"hub", "directory", "cluster", "webhook"},
+	{"ws", "app", "cache", "queue", "ratelimit", "directory", "pushertest"},
+	{"hub", "cluster", "webhook"},
 	{"node"},
 	{"session", "httpapi", "dashboard"},
 	{"config"},
