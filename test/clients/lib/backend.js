@@ -12,11 +12,13 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 // What a page may load, besides lib and scenarios.
 const packages = {
   '/pusher-js.js': 'node_modules/pusher-js/dist/web/pusher-with-encryption.min.js',
+  '/pusher-js-7.js': 'node_modules/pusher-js-7/dist/web/pusher-with-encryption.min.js',
   '/laravel-echo.js': 'node_modules/laravel-echo/dist/echo.js',
 };
 
-const page = `<!doctype html><meta charset="utf-8"><title>clients</title>
-<link rel="icon" href="data:,"><script src="/pusher-js.js"></script>
+// page is a page with one of the libraries.
+const page = (library) => `<!doctype html><meta charset="utf-8"><title>clients</title>
+<link rel="icon" href="data:,"><script src="/${library}.js"></script>
 <script type="module">
   import Echo from '/laravel-echo.js';
   import * as stage from '/lib/stage.js';
@@ -77,8 +79,9 @@ export class Backend {
       }
       case 'GET /settings':
         return json({ server });
-      case 'GET /':
-        return res.writeHead(200, { 'Content-Type': 'text/html' }).end(page);
+      case 'GET /page/pusher-js':
+      case 'GET /page/pusher-js-7':
+        return res.writeHead(200, { 'Content-Type': 'text/html' }).end(page(url.pathname.split('/').pop()));
     }
     return this.#file(req, res, url.pathname);
   }

@@ -17,9 +17,12 @@ function sleep() {
 }
 
 pusher.subscribe(channel).bind('end', sleep).bind('pusher:subscription_succeeded', () => closed ?? sleep());
+// The error comes twice: in a frame, if there was room for one, and in the close.
 pusher.connection.bind('error', (err) => {
-  closed ??= Date.now();
-  parentPort.postMessage({ code: (err.error ?? err).data?.code });
+  if (!closed) {
+    closed = Date.now();
+    parentPort.postMessage({ code: (err.error ?? err).data?.code });
+  }
 });
 pusher.connection.bind('connecting_in', (seconds) => pauses.push(seconds));
 pusher.connection.bind('connected', () => {

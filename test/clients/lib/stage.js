@@ -1,6 +1,6 @@
 // What scenarios are written with. It runs unchanged in Node and in a browser.
 
-const patience = 10_000; // ms to wait for anything
+const patience = 20_000; // ms to wait for anything
 
 // within fails when a promise takes too long.
 export function within(promise, what, ms = patience) {
