@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"sockudo/internal/origin"
 )
@@ -50,8 +51,9 @@ type App struct {
 	Key    string
 	Secret Secret
 	// PreviousSecret is the secret before the last rotation while it is still
-	// accepted, else empty. Both verify; Secret signs.
+	// accepted, else empty. Both verify; Secret signs. Secrets tells which count.
 	PreviousSecret Secret
+	PreviousUntil  time.Time // when PreviousSecret ends; zero: when it is removed
 
 	Enabled bool
 
@@ -131,9 +133,9 @@ type Limits struct {
 	MaxConnections         int
 }
 
-// Secrets returns the secrets that verify signatures, the signing one first.
+// Secrets returns the secrets that verify signatures now, the signing one first.
 func (a *App) Secrets() []Secret {
-	if a.PreviousSecret == "" {
+	if a.PreviousSecret == "" || !a.PreviousUntil.IsZero() && !time.Now().Before(a.PreviousUntil) {
 		return []Secret{a.Secret}
 	}
 	return []Secret{a.Secret, a.PreviousSecret}
@@ -156,9 +158,9 @@ type Editor interface {
 	Update(ctx context.Context, a *App) error    // ErrNotFound
 	Upsert(ctx context.Context, a *App) error    // atomic, safe when many nodes start together
 	Delete(ctx context.Context, id string) error // ErrNotFound
-	// SetSecrets replaces the two secrets of an app and nothing else; an empty
-	// previous one ends a rotation. ErrNotFound.
-	SetSecrets(ctx context.Context, id string, secret, previous Secret) error
+	// SetSecrets replaces the two secrets of an app, and when the previous one
+	// ends, and nothing else; an empty previous one ends a rotation. ErrNotFound.
+	SetSecrets(ctx context.Context, id string, secret, previous Secret, until time.Time) error
 }
 
 // A Pinger is a Store that can say whether it is well. Any returns whether at

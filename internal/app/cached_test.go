@@ -356,7 +356,7 @@ func TestChangesAreSeenOnEveryNodeAfterFiveSeconds(t *testing.T) {
 		if err := nodes[0].Update(t.Context(), off); err != nil {
 			t.Fatal(err)
 		}
-		if err := nodes[0].SetSecrets(t.Context(), "b", "newer", "older"); err != nil {
+		if err := nodes[0].SetSecrets(t.Context(), "b", "newer", "older", time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		if a := find1(t, nodes[0], "a-key"); a.Enabled {

@@ -40,8 +40,8 @@ func (c *Cached) Delete(ctx context.Context, id string) error {
 }
 
 // SetSecrets replaces the secrets of an app of the store.
-func (c *Cached) SetSecrets(ctx context.Context, id string, secret, previous Secret) error {
-	return c.change(ctx, id, nil, func() error { return c.store.SetSecrets(ctx, id, secret, previous) })
+func (c *Cached) SetSecrets(ctx context.Context, id string, secret, previous Secret, until time.Time) error {
+	return c.change(ctx, id, nil, func() error { return c.store.SetSecrets(ctx, id, secret, previous, until) })
 }
 
 // Ping asks the store.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -96,6 +97,21 @@ var columns = []Column{
 			return a.PreviousSecret.Reveal()
 		},
 	},
+	{
+		Name: "previous_secret_until", Kind: Text, Need: Extra, // behind previous_secret, which it ends
+		set: func(a *App, text string) (err error) {
+			if a.PreviousUntil, err = ParseTime(text); err != nil {
+				a.PreviousSecret = "" // it would be accepted for ever
+			}
+			return err
+		},
+		get: func(a *App) any {
+			if a.PreviousSecret == "" || a.PreviousUntil.IsZero() {
+				return nil
+			}
+			return FormatTime(a.PreviousUntil)
+		},
+	},
 	feature("enable_subscription_count", Extra, func(a *App) **bool { return &a.EnableSubscriptionCount }),
 	optionalFlag("enable_signin", Extra, func(a *App) **bool { return &a.EnableSignin }),
 	optionalFlag("require_tls", Extra, func(a *App) **bool { return &a.RequireTLS }),
@@ -104,6 +120,11 @@ var columns = []Column{
 // Value returns the field of a: a string, uint32 or bool, or nil for NULL. A
 // secret is in the clear.
 func (c *Column) Value(a *App) any { return c.get(a) }
+
+// Secret reports whether the column is one that SetSecrets replaces.
+func (c *Column) Secret() bool {
+	return c.Name == "secret" || c.Name == "previous_secret" || c.Name == "previous_secret_until"
+}
 
 func text(name string, need Need, field func(*App) *string) Column {
 	return Column{
@@ -244,6 +265,7 @@ var (
 	errEmpty  = errors.New("is empty, the app cannot be used")
 	errNumber = errors.New("is no number from 0 to 4294967295")
 	errBool   = errors.New("is neither true nor false")
+	errTime   = errors.New("is no time such as 2026-01-31T18:30:00Z")
 )
 
 // parseUint reads an unsigned number. Sockudo stores large ones wrapped in
@@ -269,6 +291,21 @@ func parseUint(text string) (uint32, error) {
 	}
 	return uint32(n), nil
 }
+
+// ParseTime reads a time as FormatTime, or a column of a database, writes it.
+// One without a zone is in UTC.
+func ParseTime(text string) (time.Time, error) {
+	text = strings.TrimSpace(text)
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07", "2006-01-02 15:04:05"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, errTime
+}
+
+// FormatTime writes a time in whole seconds, such as 2026-01-31T18:30:00Z.
+func FormatTime(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
 
 func parseBool(text string) (bool, error) {
 	switch strings.ToLower(strings.TrimSpace(text)) {

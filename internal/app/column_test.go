@@ -3,8 +3,11 @@ package app
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -15,6 +18,7 @@ func ptr[T any](v T) *T { return &v }
 func full() *App {
 	return &App{
 		ID: "full", Key: "full-key", Secret: "full-secret", PreviousSecret: "older-secret", Enabled: true,
+		PreviousUntil:  time.Date(2099, 12, 31, 23, 59, 58, 0, time.UTC),
 		MaxConnections: 1, EnableClientMessages: true, MaxClientEventsPerSecond: math.MaxUint32,
 		MaxBackendEventsPerSecond: ptr(uint32(2)), MaxReadRequestsPerSecond: ptr(uint32(3)),
 		MaxPresenceMembersPerChannel: ptr(uint32(4)), MaxPresenceMemberSizeInKB: ptr(uint32(5)),
@@ -162,6 +166,10 @@ func TestBadTextIsToldAndHarmsOnlyItsField(t *testing.T) {
 		{"allowed_origins", `"https://a"`, func(a *App) { a.AllowedOrigins = []string{nobody} }, true},
 		{"allowed_origins", `not json`, func(a *App) { a.AllowedOrigins = []string{nobody} }, true},
 		{"previous_secret", "", func(*App) {}, false},
+		{"previous_secret_until", "2099-01-02T03:04:05+01:00", func(a *App) { a.PreviousUntil = time.Date(2099, 1, 2, 2, 4, 5, 0, time.UTC) }, false},
+		{"previous_secret_until", "2099-01-02 03:04:05.5", func(a *App) { a.PreviousUntil = time.Date(2099, 1, 2, 3, 4, 5, 5e8, time.UTC) }, false},
+		{"previous_secret_until", "2099-01-02 03:04:05+00", func(a *App) { a.PreviousUntil = time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC) }, false},
+		{"previous_secret_until", "geheim", func(*App) {}, true},
 	} {
 		text := map[string]string{test.column: test.text}
 		for k, v := range base {
@@ -253,4 +261,34 @@ func normal(a *App) *App {
 		b.AllowedOrigins = nil
 	}
 	return &b
+}
+
+func TestABadEndOfASecretEndsIt(t *testing.T) {
+	for _, text := range []string{"", "soon", "4102444800", "2099-13-01T00:00:00Z"} {
+		a, problems := fromMap(map[string]string{"id": "x", "key": "k", "secret": "new", "previous_secret": "geheim", "previous_secret_until": text})
+		if got := a.Secrets(); len(got) != 1 || got[0] != "new" || len(problems) != 1 || strings.Contains(problems[0].Error(), "geheim") {
+			t.Errorf("until %q: %d secrets, problems = %v; want the new one alone and why", text, len(got), problems)
+		}
+	}
+}
+
+func TestThePreviousSecretCountsUntilItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &App{Secret: "new", PreviousSecret: "old"}
+		want := func(want ...Secret) {
+			t.Helper()
+			if got := a.Secrets(); !slices.Equal(got, want) {
+				t.Errorf("%d secrets verify, want %d", len(got), len(want))
+			}
+		}
+		want("new", "old") // without an end
+		a.PreviousUntil = time.Now().Add(time.Hour)
+		want("new", "old")
+		time.Sleep(time.Hour - 1)
+		want("new", "old")
+		time.Sleep(1)
+		want("new")
+		a.PreviousSecret, a.PreviousUntil = "", time.Time{}
+		want("new")
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A Memory store keeps apps in this process. Looking up takes no lock.
@@ -118,7 +119,7 @@ func (m *Memory) Delete(_ context.Context, id string) error {
 }
 
 // SetSecrets replaces the secrets of an app; ErrNotFound when it is not there.
-func (m *Memory) SetSecrets(_ context.Context, id string, secret, previous Secret) error {
+func (m *Memory) SetSecrets(_ context.Context, id string, secret, previous Secret, until time.Time) error {
 	if err := ValidateSecrets(secret, previous); err != nil {
 		return err
 	}
@@ -128,8 +129,11 @@ func (m *Memory) SetSecrets(_ context.Context, id string, secret, previous Secre
 	if err != nil {
 		return err
 	}
+	if previous == "" {
+		until = time.Time{}
+	}
 	own := *old
-	own.Secret, own.PreviousSecret = secret, previous
+	own.Secret, own.PreviousSecret, own.PreviousUntil = secret, previous, until
 	m.ids.Store(id, &own)
 	m.keys.Store(own.Key, &own)
 	return nil

@@ -22,6 +22,7 @@ type (
 		Key            string     `key:"key"`
 		Secret         app.Secret `key:"secret"`
 		PreviousSecret app.Secret `key:"previous_secret"`
+		PreviousUntil  Time       `key:"previous_secret_until"`
 		Enabled        bool       `key:"enabled"`
 		appLimits
 		appFeatures
@@ -140,7 +141,7 @@ func (d *decoder) app(path string, v *value, f *appFields) *app.App {
 
 func (f *appFields) app(hooks []app.Webhook) *app.App {
 	return &app.App{
-		ID: f.ID, Key: f.Key, Secret: f.Secret, PreviousSecret: f.PreviousSecret,
+		ID: f.ID, Key: f.Key, Secret: f.Secret, PreviousSecret: f.PreviousSecret, PreviousUntil: f.PreviousUntil.Time(),
 		Enabled:                      f.Enabled,
 		MaxConnections:               f.MaxConnections,
 		EnableClientMessages:         f.EnableClientMessages,

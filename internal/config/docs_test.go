@@ -174,6 +174,7 @@ func typeText(l leaf) string {
 		reflect.TypeFor[URL]():             "URL",
 		reflect.TypeFor[FileMode]():        "octal string",
 		reflect.TypeFor[Workers]():         "`auto` or integer",
+		reflect.TypeFor[Time]():            "time",
 		reflect.TypeFor[bool]():            "boolean",
 		reflect.TypeFor[string]():          "string",
 		reflect.TypeFor[uint16]():          "port",
@@ -197,7 +198,7 @@ func defaultText(l leaf) string {
 	case "instance.process_id":
 		return "a random UUID"
 	}
-	if l.value.IsZero() && (l.value.Kind() == reflect.String || l.value.Kind() == reflect.Pointer || l.value.Kind() == reflect.Slice) {
+	if l.value.IsZero() && (l.value.Type() == reflect.TypeFor[Time]() || l.value.Kind() == reflect.String || l.value.Kind() == reflect.Pointer || l.value.Kind() == reflect.Slice) {
 		return ""
 	}
 	text, err := json.Marshal(plain(l.value))

@@ -240,7 +240,7 @@ func TestAppsAreReadInEitherForm(t *testing.T) {
 		return c.AppManager.Array.Apps
 	}
 	flat := apps(sources{json: `{"app_manager": {"array": {"apps": [{
-		"id": "a", "key": "k", "secret": "s", "previous_secret": "o", "enabled": false,
+		"id": "a", "key": "k", "secret": "s", "previous_secret": "o", "previous_secret_until": "2099-01-31T18:30:00Z", "enabled": false,
 		"max_connections": "10", "enable_client_messages": true, "max_client_events_per_second": 5,
 		"max_backend_events_per_second": "1", "max_read_requests_per_second": null, "max_presence_members_per_channel": 2,
 		"max_channel_name_length": "3", "max_event_batch_size": 0,
@@ -256,6 +256,7 @@ func TestAppsAreReadInEitherForm(t *testing.T) {
 		key = "k"
 		secret = "s"
 		previous_secret = "o"
+		previous_secret_until = 2099-01-31T18:30:00Z
 		enabled = false
 		[app_manager.array.apps.policy.limits]
 		max_connections = 10
@@ -282,7 +283,7 @@ func TestAppsAreReadInEitherForm(t *testing.T) {
 		event_types = ["member_added"]
 	`})
 	want := []*app.App{{
-		ID: "a", Key: "k", Secret: "s", PreviousSecret: "o", MaxConnections: 10, EnableClientMessages: true,
+		ID: "a", Key: "k", Secret: "s", PreviousSecret: "o", PreviousUntil: time.Date(2099, 1, 31, 18, 30, 0, 0, time.UTC), MaxConnections: 10, EnableClientMessages: true,
 		MaxClientEventsPerSecond: 5, MaxBackendEventsPerSecond: new(uint32(1)), MaxPresenceMembersPerChannel: new(uint32(2)),
 		MaxChannelNameLength: new(uint32(3)), MaxEventBatchSize: new(uint32(0)), EnableUserAuthentication: new(true),
 		EnableSubscriptionCount: new(true), EnableSignin: new(false), RequireTLS: new(true), AllowedOrigins: []string{"https://a"},

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"sockudo/internal/app"
 	"sockudo/internal/logging"
@@ -115,6 +116,11 @@ func plain(v reflect.Value) any {
 			return ""
 		}
 		return x.String()
+	case time.Time: // of an app
+		if x.IsZero() {
+			return ""
+		}
+		return app.FormatTime(x)
 	case fmt.Stringer: // URL, FileMode, Workers
 		return x.String()
 	case string:

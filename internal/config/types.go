@@ -114,6 +114,27 @@ func (w *Workers) setValue(v *value) error {
 	return w.setText(v.text)
 }
 
+// Time is a point in time in seconds since 1970, written 2026-01-31T18:30:00Z
+// in files; 0: none.
+type Time int64
+
+// Time returns t as a time, zero for none.
+func (t Time) Time() time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(t), 0).UTC()
+}
+
+func (t *Time) setValue(v *value) error {
+	at, err := app.ParseTime(v.text)
+	if err != nil || v.kind != kindString {
+		return fmt.Errorf("expected a time such as \"2026-01-31T18:30:00Z\", got %s", v)
+	}
+	*t = Time(at.Unix())
+	return nil
+}
+
 // Nodes may also be written "host:port", or as a URL; URL takes it apart.
 func (n *SentinelNode) setText(s string) error { n.preset(); n.Host = URL(s); return nil }
 func (n *ClusterNode) setText(s string) error  { n.preset(); n.Host = URL(s); return nil }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -65,6 +66,7 @@ func Full(name string) *app.App {
 	a.EnableUserAuthentication, a.EnableWatchlistEvents = ptr(true), ptr(false)
 	a.EnableSubscriptionCount, a.EnableSignin, a.RequireTLS = ptr(true), ptr(false), ptr(true)
 	a.PreviousSecret = app.Secret(name + "-older-secret")
+	a.PreviousUntil = time.Date(2099, 12, 31, 23, 59, 58, 0, time.UTC)
 	a.Webhooks = []app.Webhook{
 		{
 			URL: "https://hooks.example/s?a=1&b=<2>", EventTypes: []string{"channel_occupied", "channel_vacated"},
@@ -143,7 +145,7 @@ func testUnknown(t *testing.T, s app.Backend, _ func() app.Backend) {
 	CheckUnknown(t, s, "a-key", "a") // an id is no key
 	wantErr(t, "update", s.Update(t.Context(), Plain("nobody")), app.ErrNotFound)
 	wantErr(t, "delete", s.Delete(t.Context(), "nobody"), app.ErrNotFound)
-	wantErr(t, "set secrets", s.SetSecrets(t.Context(), "nobody", "x", ""), app.ErrNotFound)
+	wantErr(t, "set secrets", s.SetSecrets(t.Context(), "nobody", "x", "", time.Time{}), app.ErrNotFound)
 	CheckUnknown(t, s, "nobody", "nobody-key") // and none of it created one
 }
 
@@ -157,7 +159,7 @@ func testExact(t *testing.T, s app.Backend, _ func() app.Backend) {
 	CheckUnknown(t, s, "Strasse", "Key-e\u0301") // another normal form
 	for id, err := range map[string]error{
 		"STRASSE": s.Delete(t.Context(), "STRASSE"),
-		"straße":  s.SetSecrets(t.Context(), "straße", "other", ""),
+		"straße":  s.SetSecrets(t.Context(), "straße", "other", "", time.Time{}),
 		"Straße ": s.Update(t.Context(), &app.App{ID: "Straße ", Key: "Key-x", Secret: "other"}),
 	} {
 		wantErr(t, "change of "+id, err, app.ErrNotFound)
@@ -175,7 +177,7 @@ func testInvalid(t *testing.T, s app.Backend, _ func() app.Backend) {
 			wantErr(t, "upsert with bad "+what, s.Upsert(t.Context(), a), app.ErrInvalid)
 			wantErr(t, "update with bad "+what, s.Update(t.Context(), a), app.ErrInvalid)
 		}
-		wantErr(t, "set secret "+fmt.Sprintf("%.10q", name), s.SetSecrets(t.Context(), "i", app.Secret(name), ""), app.ErrInvalid)
+		wantErr(t, "set secret "+fmt.Sprintf("%.10q", name), s.SetSecrets(t.Context(), "i", app.Secret(name), "", time.Time{}), app.ErrInvalid)
 		wantErr(t, "delete", s.Delete(t.Context(), name), app.ErrNotFound)
 	}
 	if there, err := s.Any(t.Context()); there || err != nil {
@@ -278,15 +280,18 @@ func testDelete(t *testing.T, s app.Backend, _ func() app.Backend) {
 
 func testSetSecrets(t *testing.T, s app.Backend, _ func() app.Backend) {
 	a := Full("a")
-	a.PreviousSecret = ""
+	a.PreviousSecret, a.PreviousUntil = "", time.Time{}
 	must(t, s.Create(t.Context(), a))
 	must(t, s.Create(t.Context(), Plain("b")))
 	a.Secret, a.PreviousSecret = "newer", a.Secret
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret))
+	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret, time.Time{}))
 	Check(t, s, a)
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret)) // the same again is no unknown app
-	a.PreviousSecret = ""
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, ""))
+	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret, time.Time{})) // the same again is no unknown app
+	a.PreviousUntil = time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
+	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret, a.PreviousUntil))
+	Check(t, s, a)
+	a.PreviousSecret, a.PreviousUntil = "", time.Time{}
+	must(t, s.SetSecrets(t.Context(), "a", a.Secret, "", time.Time{}))
 	Check(t, s, a)
 	Check(t, s, Plain("b"))
 }

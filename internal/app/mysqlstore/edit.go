@@ -61,23 +61,26 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 }
 
 // SetSecrets replaces the secrets of an app and nothing else; see app.Editor.
-func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.Secret) error {
+func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.Secret, until time.Time) error {
 	if err := app.ValidateSecrets(secret, previous); err != nil {
 		return err
 	}
 	if !app.ValidName(id) || !s.schema.Load().canHold("id", id) {
 		return app.ErrNotFound
 	}
-	a := &app.App{Secret: secret, PreviousSecret: previous}
+	a := &app.App{Secret: secret, PreviousSecret: previous, PreviousUntil: until}
 	return s.exec(ctx, "set secrets", true, func(ctx context.Context) (string, []any, error) {
 		columns, err := s.columnsFor(ctx, a)
 		if err != nil {
 			return "", nil, err
 		}
-		sets, args := []string{"`secret` = ?"}, []any{secret.Reveal()}
-		if i := slices.IndexFunc(columns, func(c app.Column) bool { return c.Name == "previous_secret" }); i >= 0 {
-			sets = append(sets, "`previous_secret` = ?")
-			args = append(args, columns[i].Value(a))
+		var sets []string
+		var args []any
+		for i := range columns {
+			if c := &columns[i]; c.Secret() {
+				sets = append(sets, quote(c.Name)+" = ?")
+				args = append(args, c.Value(a))
+			}
 		}
 		return "UPDATE " + s.table.quoted + " SET " + strings.Join(sets, ", ") + s.where(), append(args, id, id), nil
 	})

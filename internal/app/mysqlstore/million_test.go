@@ -66,7 +66,7 @@ func TestAMillionApps(t *testing.T) {
 		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("the first 2000 apps took %v", took)
 		}
-		if err := s.SetSecrets(t.Context(), "app-77", "s", ""); err != nil {
+		if err := s.SetSecrets(t.Context(), "app-77", "s", "", time.Time{}); err != nil {
 			t.Error(err)
 		}
 		if err := s.Upsert(t.Context(), apptest.Plain("app-500000")); err != nil {

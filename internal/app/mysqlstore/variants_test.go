@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -100,7 +101,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 			func() error { return s.Create(t.Context(), plain) },
 			func() error { return s.Upsert(t.Context(), plain) },
 			func() error { return s.Update(t.Context(), plain) },
-			func() error { return s.SetSecrets(t.Context(), "mine", plain.Secret, "") },
+			func() error { return s.SetSecrets(t.Context(), "mine", plain.Secret, "", time.Time{}) },
 		} {
 			if err := change(); err != nil {
 				t.Fatal(err)
@@ -115,7 +116,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "ALTER TABLE `applications` ADD COLUMN `allowed_origins` JSON NULL") {
 			t.Errorf("an app with origins: err = %v, want the statement that is missing", err)
 		}
-		err = s.SetSecrets(t.Context(), "mine", "geheim-neu", "geheim-alt")
+		err = s.SetSecrets(t.Context(), "mine", "geheim-neu", "geheim-alt", time.Time{})
 		if err == nil || !strings.Contains(err.Error(), "ALTER TABLE `applications` ADD COLUMN `previous_secret` VARCHAR(255) NULL") || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("a second secret: err = %v, want the statement that is missing", err)
 		}
@@ -139,7 +140,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 		d.exec(t, "UPDATE applications SET previous_secret = 'older', allowed_origins = '[\"https://a\"]', require_tls = 1 WHERE id = 'mine'")
 		plain.PreviousSecret, plain.AllowedOrigins, plain.RequireTLS = "older", []string{"https://a"}, &yes
 		apptest.Check(t, s, plain)
-		if err := s.SetSecrets(t.Context(), "mine", "s2", "s1"); err != nil {
+		if err := s.SetSecrets(t.Context(), "mine", "s2", "s1", time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		plain.Secret, plain.PreviousSecret = "s2", "s1"
@@ -308,7 +309,7 @@ func TestCharacterSetsOfOtherTables(t *testing.T) {
 			}
 			for _, name := range []string{"app", "APP", "App ", "Äpp", "日本", "😀", "App\u200b", "?"} {
 				apptest.CheckUnknown(t, s, name, name+"-key")
-				if err := s.SetSecrets(t.Context(), name, "x", ""); !errors.Is(err, app.ErrNotFound) {
+				if err := s.SetSecrets(t.Context(), name, "x", "", time.Time{}); !errors.Is(err, app.ErrNotFound) {
 					t.Errorf("%s: secrets of %q: %v", charset, name, err)
 				}
 				if err := s.Delete(t.Context(), name); !errors.Is(err, app.ErrNotFound) {
@@ -431,7 +432,7 @@ func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
 		for what, err := range map[string]error{
 			"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), apptest.Plain("a")),
 			"upsert": s.Upsert(t.Context(), apptest.Plain("a")), "delete": s.Delete(t.Context(), "a"),
-			"set secrets": s.SetSecrets(t.Context(), "a", "geheim", ""),
+			"set secrets": s.SetSecrets(t.Context(), "a", "geheim", "", time.Time{}),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "denied") || errors.Is(err, app.ErrUnavailable) || strings.Contains(err.Error(), "geheim") {
 				t.Errorf("%s: err = %v, want that it is denied", what, err)

@@ -106,14 +106,14 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 }
 
 // SetSecrets replaces the secrets of an app and nothing else; see app.Editor.
-func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.Secret) error {
+func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.Secret, until time.Time) error {
 	if err := app.ValidateSecrets(secret, previous); err != nil {
 		return err
 	}
 	if !app.ValidName(id) {
 		return app.ErrNotFound
 	}
-	a := &app.App{Secret: secret, PreviousSecret: previous}
+	a := &app.App{Secret: secret, PreviousSecret: previous, PreviousUntil: until}
 	return s.exec(ctx, "set secrets", true, func(ctx context.Context) (*statement, error) {
 		columns, err := s.columnsFor(ctx, a)
 		if err != nil {
@@ -122,7 +122,7 @@ func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.
 		st, sch := &statement{}, s.schema.Load()
 		var sets []string
 		for i := range columns {
-			if c := &columns[i]; c.Name == "secret" || c.Name == "previous_secret" {
+			if c := &columns[i]; c.Secret() {
 				sets = append(sets, quote(c.Name)+" = "+st.arg(sch, c, a))
 			}
 		}
