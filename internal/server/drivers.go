@@ -1,12 +1,9 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
-	"sockudo/internal/app"
 	"sockudo/internal/cache"
 	"sockudo/internal/config"
 )
@@ -42,28 +39,6 @@ func checkBuilt(cfg *config.Config) error {
 		errs = append(errs, notBuilt("ssl.passphrase", "***"))
 	}
 	return errors.Join(errs...)
-}
-
-// openApps returns the app store with the apps of the settings in it.
-func openApps(ctx context.Context, cfg *config.Config, log *slog.Logger) (*app.Memory, error) {
-	store := app.NewMemory(app.Defaults{
-		ChannelNameLength:    cfg.ChannelLimits.MaxNameLength,
-		EventNameLength:      cfg.EventLimits.MaxNameLength,
-		EventPayloadInKB:     cfg.EventLimits.MaxPayloadKB,
-		EventChannels:        cfg.EventLimits.MaxChannelsAtOnce,
-		BatchSize:            cfg.EventLimits.MaxBatchSize,
-		PresenceMembers:      cfg.Presence.MaxMembersPerChannel,
-		PresenceMemberSizeKB: cfg.Presence.MaxMemberSizeKB,
-	})
-	for _, a := range cfg.AppManager.Array.Apps {
-		if err := store.Upsert(ctx, a); err != nil {
-			log.Error("app not stored", "app_id", a.ID, "err", err)
-		}
-		if len(a.Webhooks) > 0 {
-			log.Warn("this version does not deliver webhooks", "app_id", a.ID, "webhooks", len(a.Webhooks))
-		}
-	}
-	return store, nil
 }
 
 func openCache(cfg *config.Config) (cache.Cache, *cache.Memory) {

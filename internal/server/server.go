@@ -36,7 +36,7 @@ type Options struct {
 type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
-	apps    *app.Memory
+	apps    *Store
 	memory  *cache.Memory // nil: there is no cache in memory
 	hub     *hub.Hub
 	node    *node.Node
@@ -64,9 +64,10 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 		s.metrics = metrics.New(metrics.Options{Prefix: cfg.Metrics.Prometheus.Prefix, Port: int(cfg.Metrics.Port)})
 	}
 	var err error
-	if s.apps, err = openApps(ctx, cfg, s.log); err != nil {
+	if s.apps, err = OpenApps(ctx, cfg, opts.Log); err != nil {
 		return nil, fmt.Errorf("app manager: %w", err)
 	}
+	addApps(ctx, s.apps, cfg, s.log)
 	for _, a := range cfg.AppManager.Array.Apps {
 		s.metrics.App(a.ID) // so that dashboards know the app before its first connection
 	}
@@ -96,6 +97,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 	s.api.ErrorLog = slog.NewLogLogger(opts.Log.With("component", "http").Handler(), slog.LevelDebug)
 
 	if s.main, err = listen(ctx, cfg, s.log); err != nil {
+		s.apps.Close()
 		return nil, err
 	}
 	if s.metrics != nil {
@@ -135,7 +137,7 @@ func messageLimit(cfg *config.Config) int {
 }
 
 // checks are the dependencies that GET /up asks about.
-func checks(cfg *config.Config, apps *app.Memory, log *slog.Logger) *health.Health {
+func checks(cfg *config.Config, apps app.Pinger, log *slog.Logger) *health.Health {
 	h := health.New(cfg.HealthCheckTimeout.Duration(), log)
 	h.Add("app store", true, func(ctx context.Context) error {
 		there, err := apps.Any(ctx)
@@ -191,6 +193,7 @@ func (s *Server) Hub() *hub.Hub { return s.hub }
 // readiness goes, clients are closed one after the other, what was accepted is
 // delivered. It returns nil after a complete stop.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.apps.Close()
 	// What runs behind the doors stops after them.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
