@@ -23,8 +23,10 @@ const (
 	countInterval = 5 * time.Second
 )
 
-// A Channel is the local part of a channel. All broadcasts take their order
-// under its lock; one walker at a time sends them, in chunks.
+// A Channel is a channel with its subscribers on this node. All broadcasts take
+// their order under its lock; one walker at a time sends them, in chunks. While
+// it has subscribers it also holds what the peers have of it, so that what they
+// are told first and all that they are told later follow from one state.
 type Channel struct {
 	// Fixed at creation.
 	name   string
@@ -34,7 +36,9 @@ type Channel struct {
 
 	mu      sync.Mutex // guards what follows
 	slots   []slot
-	members map[string]*member // presence channels only
+	members map[string]*member // presence channels only; of this node and of the peers
+	locals  int                // members with a connection to this node
+	remote  int                // subscriptions at the peers
 	greet   *ws.Frame          // success frame, until the members change
 	pins    int
 	gone    bool // out of the table for good
@@ -60,8 +64,9 @@ type slot struct {
 }
 
 type member struct {
-	info  string
-	conns int
+	info   string
+	conns  int // to this node
+	remote int // to the peers
 }
 
 // A broadcast is a frame with its place in a channel's order.
@@ -102,21 +107,34 @@ func (c *Channel) reap() bool {
 	return false
 }
 
-// Subscriptions returns the number of subscribed sockets.
+// Subscriptions returns the number of sockets of this node that are subscribed.
 func (c *Channel) Subscriptions() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.slots)
 }
 
-// Counts returns the number of subscribed sockets and of distinct members.
+// Local returns the number of sockets of this node that are subscribed and of
+// distinct members among them.
+func (c *Channel) Local() (subscriptions, users int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.slots), c.locals
+}
+
+// Counts returns the number of subscribed sockets and of distinct members in
+// the whole cluster, zeros while this node has no subscriber.
 func (c *Channel) Counts() (subscriptions, users int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.slots), len(c.members)
+	return c.total(), len(c.members)
 }
 
-// Members returns the ids of the members, in no order.
+// total is the number of subscriptions in the whole cluster.
+func (c *Channel) total() int { return len(c.slots) + c.remote }
+
+// Members returns the ids of the members in the whole cluster, in no order;
+// none while this node has no subscriber.
 func (c *Channel) Members() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,13 +154,16 @@ type Join struct {
 	// event of a cache channel or the miss, as read at Version.
 	Replay  *ws.Frame
 	Version uint64
+	// Tell is called with the facts while the channel is locked, so that they
+	// come in order; it must be quick. nil: nobody is told.
+	Tell func(Joined)
 }
 
-// Joined are the facts about a join, for webhooks.
+// Joined are the facts about a join.
 type Joined struct {
 	First         bool // the channel was vacant
 	NewMember     bool
-	Subscriptions int
+	Subscriptions int // in the whole cluster
 }
 
 // Join adds s to the channel and queues its success frame, so that no
@@ -164,9 +185,12 @@ func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 	}
 	var out Joined
 	sub := &Subscription{socket: s, channel: c, slot: len(c.slots)}
+	c.load()
+	members := c.locals
 	if j.Member != nil {
 		var err error
 		if out.NewMember, err = c.enter(*j.Member, j.MaxMembers); err != nil {
+			c.unload()
 			c.mu.Unlock()
 			return Joined{}, err
 		}
@@ -174,8 +198,9 @@ func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 	}
 	c.slots = append(c.slots, slot{conn: s.Conn, since: c.seq, sub: sub})
 	s.add(sub)
-	out.First = len(c.slots) == 1
-	out.Subscriptions = len(c.slots)
+	opened := len(c.slots) == 1
+	out.First = c.total() == 1
+	out.Subscriptions = c.total()
 	s.Send(c.greeting())
 	if j.Replay != nil {
 		s.Send(j.Replay)
@@ -186,14 +211,19 @@ func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 	}
 	c.counted = j.Count
 	c.countChanged()
+	c.tell(sub.user)
+	if j.Tell != nil {
+		j.Tell(out)
+	}
+	members = c.locals - members
 	c.send() // unlocks
 
 	m := c.ns.metrics
 	m.Subscribed(c.series)
-	if out.First {
+	if opened {
 		m.ChannelOpened(c.series)
 	}
-	if out.NewMember {
+	if members > 0 {
 		m.PresenceMembers(1)
 	}
 	return out, nil
@@ -202,8 +232,10 @@ func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 // enter counts one more connection of a member and reports whether the member is new.
 func (c *Channel) enter(m protocol.Member, limit int) (bool, error) {
 	if present := c.members[m.ID]; present != nil {
-		present.conns++ // the first user_info stays until the user has left
-		return false, nil
+		if present.conns++; present.conns == 1 { // was only with the peers
+			c.locals++
+		}
+		return false, nil // the first user_info stays until the user has left
 	}
 	if limit > 0 && len(c.members) >= limit {
 		return false, ErrFull
@@ -212,6 +244,7 @@ func (c *Channel) enter(m protocol.Member, limit int) (bool, error) {
 		c.members = map[string]*member{}
 	}
 	c.members[m.ID] = &member{info: m.Info, conns: 1}
+	c.locals++
 	c.greet = nil
 	return true, nil
 }
@@ -235,29 +268,37 @@ func (c *Channel) greeting() *ws.Frame {
 	return c.greet
 }
 
-// Left are the facts about a leave, for webhooks.
+// Left are the facts about a leave.
 type Left struct {
 	Last          bool   // the channel is vacant now
 	Member        string // the member who is gone, or ""
-	Subscriptions int
+	Subscriptions int    // in the whole cluster
 }
 
-// Leave ends a subscription. The others learn of a member who is gone.
-func (sub *Subscription) Leave() Left {
+// Leave ends a subscription. The others learn of a member who is gone. tell is
+// called with the facts while the channel is locked, as in Join; nil: nobody is
+// told.
+func (sub *Subscription) Leave(tell func(Left)) Left {
 	c := sub.channel
 	c.mu.Lock()
 	c.remove(sub.slot)
 	sub.socket.drop(sub)
-	out := Left{Last: len(c.slots) == 0, Subscriptions: len(c.slots)}
-	if m := c.members[sub.user]; m != nil {
-		if m.conns--; m.conns == 0 {
-			delete(c.members, sub.user)
-			c.greet = nil
-			out.Member = sub.user
-			c.order(ws.TextFrame(protocol.AppendMemberRemoved(nil, c.name, sub.user)), nil, time.Time{})
-		}
+	members := c.locals
+	out := Left{Last: c.total() == 0, Subscriptions: c.total()}
+	if c.exit(sub.user) {
+		out.Member = sub.user
+		c.order(ws.TextFrame(protocol.AppendMemberRemoved(nil, c.name, sub.user)), nil, time.Time{})
 	}
 	c.countChanged()
+	c.tell(sub.user)
+	if tell != nil {
+		tell(out)
+	}
+	members -= c.locals
+	closed := len(c.slots) == 0
+	if closed {
+		c.unload()
+	}
 	gone := c.reap()
 	c.send() // unlocks
 	if gone {
@@ -266,13 +307,32 @@ func (sub *Subscription) Leave() Left {
 
 	m := c.ns.metrics
 	m.Unsubscribed(c.series)
-	if out.Last {
+	if closed {
 		m.ChannelClosed(c.series)
 	}
-	if out.Member != "" {
+	if members > 0 {
 		m.PresenceMembers(-1)
 	}
 	return out
+}
+
+// exit counts one connection of a member less and reports whether the member
+// is gone. Who is only with the peers stays, with no connection here.
+func (c *Channel) exit(user string) bool {
+	m := c.members[user]
+	if m == nil {
+		return false
+	}
+	if m.conns--; m.conns > 0 {
+		return false
+	}
+	c.locals--
+	if m.remote > 0 {
+		return false
+	}
+	delete(c.members, user)
+	c.greet = nil
+	return true
 }
 
 // remove takes slot i out. While a broadcast is walked, the slots before pos
@@ -386,7 +446,7 @@ func (c *Channel) countChanged() {
 		return
 	}
 	now := time.Now()
-	if len(c.slots) > protocol.SubscriptionCountQuiet && now.Sub(c.countAt) < countInterval {
+	if c.total() > protocol.SubscriptionCountQuiet && now.Sub(c.countAt) < countInterval {
 		c.countHeld = true
 		h := c.ns.hub
 		h.countMu.Lock() // a leaf: nothing is taken below it
@@ -399,14 +459,14 @@ func (c *Channel) countChanged() {
 
 func (c *Channel) sendCount(now time.Time) {
 	c.countAt = now
-	c.order(ws.TextFrame(protocol.AppendCount(nil, c.name, len(c.slots))), nil, time.Time{})
+	c.order(ws.TextFrame(protocol.AppendCount(nil, c.name, c.total())), nil, time.Time{})
 }
 
 // flushCount sends a count that was held back, if it is due, and reports
 // whether nothing is held any more.
 func (c *Channel) flushCount(now time.Time) bool {
 	c.mu.Lock()
-	if len(c.slots) > protocol.SubscriptionCountQuiet && now.Sub(c.countAt) < countInterval {
+	if c.total() > protocol.SubscriptionCountQuiet && now.Sub(c.countAt) < countInterval {
 		c.mu.Unlock()
 		return false
 	}

@@ -1,12 +1,14 @@
 // Package hub knows this node's sockets, channels and users and fans out to
-// them. Nothing in it ever waits for anything but a short lock.
+// them. Nothing in it ever waits for anything but a short lock. If the node has
+// peers, members, counts, quotas and who is online are those of all nodes
+// together: see Peers.
 //
 // Every app has a Namespace of its own, and nothing crosses from one to
 // another.
 //
-// Lock order: shard.mu → Channel.mu → the small lock inside ws.Conn. Namespace.mu
-// and Namespace.userMu are taken with none of these held, except that frames
-// are queued on connections under userMu.
+// Lock order: shard.mu → Channel.mu → the small lock inside ws.Conn, and those
+// inside Peers. Namespace.mu and Namespace.userMu are taken with none of these
+// held, and the same small locks below them.
 package hub
 
 import (
@@ -35,11 +37,13 @@ var (
 
 // Options are the parts of a hub that have a default.
 type Options struct {
+	Peers   Peers            // nil: the node is alone
 	Metrics *metrics.Metrics // nil: nothing is counted
 }
 
 // A Hub holds the namespaces of all apps on this node.
 type Hub struct {
+	peers   Peers // nil: the node is alone
 	metrics *metrics.Metrics
 	seed    maphash.Seed
 	sockets atomic.Int64
@@ -54,7 +58,7 @@ type Hub struct {
 
 // New returns an empty hub.
 func New(opts Options) *Hub {
-	return &Hub{metrics: opts.Metrics, seed: maphash.MakeSeed(), apps: map[string]*Namespace{}}
+	return &Hub{peers: opts.Peers, metrics: opts.Metrics, seed: maphash.MakeSeed(), apps: map[string]*Namespace{}}
 }
 
 // App returns the namespace of an app and makes it when it is new. Only ids of
@@ -68,12 +72,12 @@ func (h *Hub) App(id string) *Namespace {
 	ns := h.apps[id]
 	if ns == nil {
 		ns = &Namespace{
-			ID:       id,
-			hub:      h,
-			metrics:  h.metrics.App(id),
-			sockets:  map[string]*Socket{},
-			users:    map[string]*user{},
-			watchers: map[string][]*Socket{},
+			ID:      id,
+			hub:     h,
+			metrics: h.metrics.App(id),
+			sockets: map[string]*Socket{},
+			users:   map[string]*user{},
+			watched: map[string]*watched{},
 		}
 		for i := range ns.shards {
 			ns.shards[i].channels = map[string]*Channel{}
@@ -153,7 +157,7 @@ func (h *Hub) Sizes() Sizes {
 		ns.mu.RUnlock()
 		ns.userMu.Lock()
 		out.Users += len(ns.users)
-		out.Watchers += len(ns.watchers)
+		out.Watchers += len(ns.watched)
 		ns.userMu.Unlock()
 		for i := range ns.shards {
 			sh := &ns.shards[i]

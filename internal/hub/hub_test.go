@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -44,13 +45,15 @@ func (h idle) Message(*ws.Conn, []byte)     {}
 func (h idle) Wake(*ws.Conn, time.Time)     {}
 func (h idle) Closed(_ *ws.Conn, err error) {}
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigWith(t, Options{}) }
+
+func newRigWith(t testing.TB, opts Options) *rig {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, hub: New(Options{}), addr: ln.Addr().String(), came: make(chan *ws.Conn, 1)}
+	r := &rig{t: t, hub: New(opts), addr: ln.Addr().String(), came: make(chan *ws.Conn, 1)}
 	s := ws.NewServer(func(*http.Request) (ws.Handler, *ws.Refusal) { return idle{r.came}, nil }, ws.Options{MaxQueuedBytes: 64 << 20, MaxQueuedFrames: 1 << 20})
 	api := &http.Server{}
 	var wg sync.WaitGroup
@@ -119,11 +122,11 @@ func publish(ns *Namespace, channel, text string, except *ws.Conn) {
 	}
 }
 
-func (e *end) leave(channel string) Left { return e.Subscription(channel).Leave() }
+func (e *end) leave(channel string) Left { return e.Subscription(channel).Leave(nil) }
 
 func (e *end) gone() {
 	for sub := e.Last(); sub != nil; sub = e.Last() {
-		sub.Leave()
+		sub.Leave(nil)
 	}
 	e.Namespace().SignOut(e.Socket)
 	e.Namespace().Remove(e.Socket)
@@ -205,25 +208,46 @@ type model struct {
 	members map[string]map[string][]int // channel → user → connections
 	users   map[string][]int
 	watch   map[int][]string
+	online  map[string]bool // watched user → as the watchers were told
 	inbox   map[int][]string
+
+	peers  *others                   // what they have
+	known  map[string]int            // channel → subscriptions of theirs that the hub knows
+	theirs map[string]map[string]int // channel → user → connections of theirs that the hub knows
+
+	screens map[int]map[string]map[string]bool // connection → presence channel → members, as a client library has them
 }
 
-// Any sequence of joins, leaves, publishes, sign-ins and ends sends every
-// client exactly the frames that the protocol says, in order.
+func newModel(peers *others) *model {
+	return &model{
+		subs: map[string][]int{}, members: map[string]map[string][]int{}, users: map[string][]int{},
+		watch: map[int][]string{}, online: map[string]bool{}, inbox: map[int][]string{},
+		peers: peers, known: map[string]int{}, theirs: map[string]map[string]int{},
+		screens: map[int]map[string]map[string]bool{},
+	}
+}
+
+// Any sequence of joins, leaves, publishes, sign-ins, ends and changes at the
+// peers sends every client exactly the frames that the protocol says, in order,
+// and what the peers are told is what is true.
 func TestHubEqualsItsModel(t *testing.T) {
-	r := newRig(t)
+	peers := newOthers()
+	r := newRigWith(t, Options{Peers: peers})
 	const clients = 5
 	app := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		app++
+		peers.reset()
 		ns := r.hub.App(fmt.Sprint("app-", app))
-		m := model{map[string][]int{}, map[string]map[string][]int{}, map[string][]int{}, map[int][]string{}, map[int][]string{}}
+		m := newModel(peers)
 		ends := make([]*end, clients)
 		for i := range ends {
 			ends[i] = r.connect(ns)
 		}
 		dead := map[int]bool{}
+		var news []func() // what the hub has to be told of the peers
 		channels := []string{"a", "private-b", "presence-c", "presence-d"}
+		users := []string{"u", "v", "w"}
 		alive := func() int {
 			return rapid.IntRange(0, clients-1).Filter(func(i int) bool { return !dead[i] }).Draw(rt, "client")
 		}
@@ -232,7 +256,7 @@ func TestHubEqualsItsModel(t *testing.T) {
 				i, channel := alive(), rapid.SampledFrom(channels).Draw(rt, "channel")
 				j := Join{Count: true}
 				if protocol.KindOf(channel).Is(protocol.Presence) {
-					j.Member = &protocol.Member{ID: rapid.SampledFrom([]string{"u", "v", "w"}).Draw(rt, "user")}
+					j.Member = &protocol.Member{ID: rapid.SampledFrom(users).Draw(rt, "user")}
 				}
 				_, err := r.join(ends[i], channel, j)
 				if slices.Contains(m.subs[channel], i) {
@@ -265,7 +289,7 @@ func TestHubEqualsItsModel(t *testing.T) {
 				m.cast(channel, text, except)
 			},
 			"sign in": func(rt *rapid.T) {
-				i, user := alive(), rapid.SampledFrom([]string{"u", "v"}).Draw(rt, "user")
+				i, user := alive(), rapid.SampledFrom(users[:2]).Draw(rt, "user")
 				watch := rapid.SampledFrom([][]string{nil, {"u"}, {"u", "v"}}).Draw(rt, "watch")
 				_, err := ns.SignIn(ends[i].Socket, user, ws.TextFrame([]byte("success")), watch)
 				if ok := m.signIn(i, user, watch); ok != (err == nil) {
@@ -273,7 +297,7 @@ func TestHubEqualsItsModel(t *testing.T) {
 				}
 			},
 			"user event": func(rt *rapid.T) {
-				user := rapid.SampledFrom([]string{"u", "v"}).Draw(rt, "user")
+				user := rapid.SampledFrom(users[:2]).Draw(rt, "user")
 				if n := ns.SendToUser(user, ws.TextFrame([]byte("for "+user)), nil); n != len(m.users[user]) {
 					rt.Fatalf("sent to %d, want %d", n, len(m.users[user]))
 				}
@@ -291,29 +315,64 @@ func TestHubEqualsItsModel(t *testing.T) {
 				dead[i] = true
 				delete(m.inbox, i)
 			},
+			"peers subscribe": func(rt *rapid.T) {
+				channel := rapid.SampledFrom(channels).Draw(rt, "channel")
+				peers.subs[channel] = rapid.IntRange(0, 3).Draw(rt, "subscriptions")
+				news = append(news, func() { ns.ChannelChanged(channel); m.channelChanged(channel) })
+			},
+			"peers join": func(rt *rapid.T) {
+				channel, user := rapid.SampledFrom(channels[2:]).Draw(rt, "channel"), rapid.SampledFrom(users).Draw(rt, "user")
+				set(peers.members, channel, user, rapid.IntRange(0, 2).Draw(rt, "connections"))
+				news = append(news, func() { ns.MemberChanged(channel, user); m.memberChanged(channel, user) })
+			},
+			"peers sign in": func(rt *rapid.T) {
+				user := rapid.SampledFrom(users[:2]).Draw(rt, "user")
+				peers.users[user] = rapid.IntRange(0, 2).Draw(rt, "connections")
+				news = append(news, func() { ns.UserChanged(user); m.announce(user) })
+			},
+			"news": func(rt *rapid.T) { // late, in any order, perhaps twice
+				if len(news) == 0 {
+					return
+				}
+				i := rapid.IntRange(0, len(news)-1).Draw(rt, "news")
+				news[i]()
+				if rapid.Bool().Draw(rt, "once") {
+					news = slices.Delete(news, i, i+1)
+				}
+			},
 			"": func(rt *rapid.T) {
 				for _, channel := range channels {
 					n, users := 0, 0
 					if c := ns.Channel(channel); c != nil {
 						n, users = c.Counts()
 					}
-					if n != len(m.subs[channel]) || users != len(m.members[channel]) {
-						rt.Fatalf("%s: %d subscriptions and %d members, want %d and %d", channel, n, users, len(m.subs[channel]), len(m.members[channel]))
+					if n != m.total(channel) || users != len(m.everybody(channel)) {
+						rt.Fatalf("%s: %d subscriptions and %d members, want %d and %d", channel, n, users, m.total(channel), len(m.everybody(channel)))
 					}
 				}
+				m.checkTold(rt, len(ends)-len(dead))
 			},
 		})
+		for _, tell := range news {
+			tell()
+		}
 		for i, e := range ends {
 			if !dead[i] {
 				m.check(rt, i, e.drain(t))
+				m.checkScreens(rt, i)
+			}
+		}
+		for i, e := range ends {
+			if !dead[i] {
 				m.end(i, e)
 			}
 		}
+		m.checkTold(rt, 0)
 		ns.mu.Lock()
 		left := len(ns.sockets)
 		ns.mu.Unlock()
-		if left != 0 || len(ns.users) != 0 || len(ns.watchers) != 0 {
-			rt.Fatalf("%d sockets, %d users and %d watched are left", left, len(ns.users), len(ns.watchers))
+		if left != 0 || len(ns.users) != 0 || len(ns.watched) != 0 {
+			rt.Fatalf("%d sockets, %d users and %d watched are left", left, len(ns.users), len(ns.watched))
 		}
 	})
 }
@@ -322,7 +381,7 @@ func TestHubEqualsItsModel(t *testing.T) {
 func (m *model) end(i int, e *end) {
 	for sub := e.Last(); sub != nil; sub = e.Last() {
 		m.leave(i, sub.Channel().Name())
-		sub.Leave()
+		sub.Leave(nil)
 	}
 	e.gone()
 	m.signOut(i)
@@ -336,46 +395,110 @@ func (m *model) cast(channel, text string, except int) {
 	}
 }
 
+// total is how many subscriptions the hub knows of; none if there is nobody to
+// tell.
+func (m *model) total(channel string) int {
+	if len(m.subs[channel]) == 0 {
+		return 0
+	}
+	return len(m.subs[channel]) + m.known[channel]
+}
+
+// everybody is the members that the hub knows of.
+func (m *model) everybody(channel string) map[string]bool {
+	all := map[string]bool{}
+	if len(m.subs[channel]) == 0 {
+		return all
+	}
+	for user := range m.members[channel] {
+		all[user] = true
+	}
+	for user, conns := range m.theirs[channel] {
+		if conns > 0 {
+			all[user] = true
+		}
+	}
+	return all
+}
+
 func (m *model) count(channel string) {
 	if protocol.KindOf(channel).Counted() {
-		m.cast(channel, string(protocol.AppendCount(nil, channel, len(m.subs[channel]))), -1)
+		m.cast(channel, string(protocol.AppendCount(nil, channel, m.total(channel))), -1)
 	}
 }
 
+// load takes over what the peers have, when nobody was there before.
+func (m *model) load(channel string) {
+	if len(m.subs[channel]) > 0 {
+		return
+	}
+	m.known[channel] = m.peers.subs[channel]
+	m.theirs[channel] = maps.Clone(m.peers.members[channel])
+}
+
 func (m *model) join(i int, channel string, j Join) {
+	m.load(channel)
+	m.subs[channel] = append(m.subs[channel], i)
 	success := string(protocol.AppendSucceeded(nil, channel))
-	added := ""
 	if j.Member != nil {
+		before := m.everybody(channel)
 		if m.members[channel] == nil {
 			m.members[channel] = map[string][]int{}
 		}
-		if len(m.members[channel][j.Member.ID]) == 0 {
-			added = string(protocol.AppendMemberAdded(nil, channel, *j.Member))
-		}
 		m.members[channel][j.Member.ID] = append(m.members[channel][j.Member.ID], i)
-		success = fmt.Sprintf("presence %s %v", channel, sortedKeys(m.members[channel]))
+		success = fmt.Sprintf("presence %s %v", channel, slices.Sorted(maps.Keys(m.everybody(channel))))
+		if !before[j.Member.ID] {
+			m.cast(channel, string(protocol.AppendMemberAdded(nil, channel, *j.Member)), i)
+		}
 	}
 	m.inbox[i] = append(m.inbox[i], success)
-	if added != "" {
-		m.cast(channel, added, -1)
-	}
-	m.subs[channel] = append(m.subs[channel], i)
 	m.count(channel)
 }
 
 func (m *model) leave(i int, channel string) {
+	before := m.everybody(channel)
 	m.subs[channel] = slices.DeleteFunc(m.subs[channel], func(n int) bool { return n == i })
 	for user, conns := range m.members[channel] {
 		if at := slices.Index(conns, i); at >= 0 {
 			m.members[channel][user] = slices.Delete(conns, at, at+1)
 			if len(m.members[channel][user]) == 0 {
 				delete(m.members[channel], user)
-				m.cast(channel, string(protocol.AppendMemberRemoved(nil, channel, user)), -1)
 			}
 		}
 	}
+	m.differences(channel, before)
 	if len(m.subs[channel]) > 0 {
 		m.count(channel)
+	}
+}
+
+// differences casts who came and who went.
+func (m *model) differences(channel string, before map[string]bool) {
+	after := m.everybody(channel)
+	for user := range after {
+		if !before[user] {
+			m.cast(channel, string(protocol.AppendMemberAdded(nil, channel, protocol.Member{ID: user})), -1)
+		}
+	}
+	for user := range before {
+		if !after[user] {
+			m.cast(channel, string(protocol.AppendMemberRemoved(nil, channel, user)), -1)
+		}
+	}
+}
+
+func (m *model) channelChanged(channel string) {
+	if len(m.subs[channel]) > 0 && m.known[channel] != m.peers.subs[channel] {
+		m.known[channel] = m.peers.subs[channel]
+		m.count(channel)
+	}
+}
+
+func (m *model) memberChanged(channel, user string) {
+	if len(m.subs[channel]) > 0 {
+		before := m.everybody(channel)
+		set(m.theirs, channel, user, m.peers.members[channel][user])
+		m.differences(channel, before)
 	}
 }
 
@@ -388,7 +511,13 @@ func (m *model) userOf(i int) string {
 	return ""
 }
 
-func (m *model) tell(user string, online bool) {
+// announce tells the watchers of a user what they do not know yet.
+func (m *model) announce(user string) {
+	online := len(m.users[user]) > 0 || m.peers.users[user] > 0
+	if m.online[user] == online {
+		return
+	}
+	m.online[user] = online
 	for i, ids := range m.watch {
 		if slices.Contains(ids, user) {
 			frame := protocol.AppendWatchlist(nil, nil, []string{user})
@@ -407,21 +536,20 @@ func (m *model) signIn(i int, user string, watch []string) bool {
 	m.inbox[i] = append(m.inbox[i], "success")
 	delete(m.watch, i)
 	if m.userOf(i) == "" {
-		if len(m.users[user]) == 0 {
-			m.tell(user, true)
-		}
 		m.users[user] = append(m.users[user], i)
+		m.announce(user)
 	}
 	if len(watch) > 0 {
-		m.watch[i] = watch
 		var online, offline []string
 		for _, id := range watch {
-			if len(m.users[id]) > 0 {
+			m.announce(id)
+			if m.online[id] {
 				online = append(online, id)
 			} else {
 				offline = append(offline, id)
 			}
 		}
+		m.watch[i] = watch
 		m.inbox[i] = append(m.inbox[i], string(protocol.AppendWatchlist(nil, online, offline)))
 	}
 	return true
@@ -436,19 +564,96 @@ func (m *model) signOut(i int) {
 	m.users[user] = slices.DeleteFunc(m.users[user], func(n int) bool { return n == i })
 	if len(m.users[user]) == 0 {
 		delete(m.users, user)
-		m.tell(user, false)
+	}
+	m.announce(user)
+}
+
+// checkTold compares what the peers were told with what is true.
+func (m *model) checkTold(rt *rapid.T, sockets int) {
+	want := newOthers()
+	for channel, conns := range m.subs {
+		want.SetChannel("", channel, len(conns))
+	}
+	for channel, members := range m.members {
+		for user, conns := range members {
+			want.SetMember("", channel, user, "", len(conns))
+		}
+	}
+	for user, conns := range m.users {
+		want.SetUser("", user, len(conns))
+	}
+	want.SetSockets("", sockets)
+	if diff := cmp.Diff(want.told, m.peers.told); diff != "" {
+		rt.Fatalf("the peers were told (want -, got +):\n%s", diff)
+	}
+}
+
+// checkScreens compares what a client has on its screen with what is true.
+func (m *model) checkScreens(rt *rapid.T, i int) {
+	for channel, conns := range m.subs {
+		if !protocol.KindOf(channel).Is(protocol.Presence) || !slices.Contains(conns, i) {
+			continue
+		}
+		truth := map[string]bool{}
+		for user := range m.members[channel] {
+			truth[user] = true
+		}
+		for user, conns := range m.peers.members[channel] {
+			if conns > 0 {
+				truth[user] = true
+			}
+		}
+		if diff := cmp.Diff(truth, m.screens[i][channel]); diff != "" {
+			rt.Fatalf("client %d, %s (truth -, screen +):\n%s", i, channel, diff)
+		}
 	}
 }
 
 // check compares what a client got with what it should have got.
 func (m *model) check(rt *rapid.T, i int, frames []string) {
 	for n, f := range frames {
+		m.show(rt, i, f)
 		frames[n] = normal(f)
 	}
 	if diff := cmp.Diff(m.inbox[i], frames); diff != "" {
 		rt.Fatalf("client %d (want -, got +):\n%s", i, diff)
 	}
 	m.inbox[i] = nil
+}
+
+// show does with a frame what a client library does.
+func (m *model) show(rt *rapid.T, i int, frame string) {
+	var f struct{ Event, Channel, Data string }
+	if json.Unmarshal([]byte(frame), &f) != nil || !protocol.KindOf(f.Channel).Is(protocol.Presence) {
+		return
+	}
+	var data struct {
+		Presence struct{ IDs []string }
+		UserID   string `json:"user_id"`
+	}
+	if err := json.Unmarshal([]byte(f.Data), &data); err != nil {
+		rt.Fatal(err)
+	}
+	if m.screens[i] == nil {
+		m.screens[i] = map[string]map[string]bool{}
+	}
+	screen := m.screens[i][f.Channel]
+	switch f.Event {
+	case protocol.EventSubscriptionSucceeded:
+		screen = map[string]bool{}
+		m.screens[i][f.Channel] = screen
+		for _, id := range data.Presence.IDs {
+			screen[id] = true
+		}
+	case protocol.EventMemberAdded, protocol.EventMemberRemoved:
+		added := f.Event == protocol.EventMemberAdded
+		if screen[data.UserID] == added {
+			rt.Fatalf("client %d: impossible after what was told before: %s", i, frame)
+		}
+		if screen[data.UserID] = added; !added {
+			delete(screen, data.UserID)
+		}
+	}
 }
 
 // normal writes a presence snapshot with its members in order.
@@ -463,15 +668,6 @@ func normal(frame string) string {
 	}
 	slices.Sort(data.Presence.IDs)
 	return fmt.Sprintf("presence %s %v", f.Channel, data.Presence.IDs)
-}
-
-func sortedKeys(m map[string][]int) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // While a large channel is published to, others join and leave it: who stays

@@ -22,9 +22,9 @@ type Namespace struct {
 	sockets map[string]*Socket
 	quota   int // sockets that count against max_connections
 
-	userMu   sync.Mutex // guards what follows, and Socket.user and .watching
-	users    map[string]*user
-	watchers map[string][]*Socket // by the id of the user they watch
+	userMu  sync.Mutex // guards what follows, and Socket.user and .watching
+	users   map[string]*user
+	watched map[string]*watched // by the id of the user
 
 	shards [shards]shard
 }
@@ -43,11 +43,11 @@ func (ns *Namespace) Metrics() *metrics.App { return ns.metrics }
 func (ns *Namespace) Add(s *Socket, counted bool, limit int) error {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
-	if limit > 0 && ns.quota >= limit {
+	if ns.full(limit) {
 		return ErrQuota
 	}
 	if counted {
-		ns.quota++
+		ns.count(1)
 	}
 	s.ns, s.counted = ns, counted
 	ns.sockets[s.ID] = s
@@ -62,12 +62,33 @@ func (ns *Namespace) Count(s *Socket, limit int) error {
 	if s.counted {
 		return nil
 	}
-	if limit > 0 && ns.quota >= limit {
+	if ns.full(limit) {
 		return ErrQuota
 	}
 	s.counted = true
-	ns.quota++
+	ns.count(1)
 	return nil
+}
+
+// full reports whether the sockets of all nodes that count reach a limit; mu
+// is held.
+func (ns *Namespace) full(limit int) bool {
+	if limit <= 0 {
+		return false
+	}
+	n := ns.quota
+	if p := ns.hub.peers; p != nil {
+		n += p.Sockets(ns.ID)
+	}
+	return n >= limit
+}
+
+// count changes how many sockets count; mu is held.
+func (ns *Namespace) count(by int) {
+	ns.quota += by
+	if p := ns.hub.peers; p != nil {
+		p.SetSockets(ns.ID, ns.quota)
+	}
 }
 
 // Remove forgets a socket that has left its channels and its user.
@@ -79,7 +100,7 @@ func (ns *Namespace) Remove(s *Socket) {
 	}
 	delete(ns.sockets, s.ID)
 	if s.counted {
-		ns.quota--
+		ns.count(-1)
 	}
 	ns.hub.sockets.Add(-1)
 }
@@ -113,8 +134,8 @@ func (ns *Namespace) shard(channel string) *shard {
 	return &ns.shards[maphash.String(ns.hub.seed, channel)%shards]
 }
 
-// Channel returns a channel that has subscribers or an event that is not
-// saved yet, or nil.
+// Channel returns a channel that has subscribers on this node or an event that
+// is not saved yet, or nil.
 func (ns *Namespace) Channel(name string) *Channel {
 	sh := ns.shard(name)
 	sh.mu.RLock()
@@ -157,7 +178,7 @@ func (sh *shard) forget(c *Channel) {
 	}
 }
 
-// Channels calls yield for every channel with subscribers whose name starts
+// Channels calls yield for every channel with subscribers on this node whose name starts
 // with prefix, in no order, until it returns false. No lock is held meanwhile.
 func (ns *Namespace) Channels(prefix string, yield func(*Channel) bool) {
 	for i := range ns.shards {

@@ -45,12 +45,12 @@ func (n *Node) Join(ctx context.Context, a *app.App, s *hub.Socket, channel stri
 }
 
 // Leave ends one subscription.
-func (n *Node) Leave(sub *hub.Subscription) { sub.Leave() }
+func (n *Node) Leave(sub *hub.Subscription) { sub.Leave(nil) }
 
 // Gone ends all that a closed connection had.
 func (n *Node) Gone(s *hub.Socket) {
 	for sub := s.Last(); sub != nil; sub = s.Last() {
-		sub.Leave()
+		sub.Leave(nil)
 	}
 	ns := s.Namespace()
 	ns.SignOut(s)
