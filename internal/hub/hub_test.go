@@ -244,6 +244,8 @@ func TestHubEqualsItsModel(t *testing.T) {
 		for i := range ends {
 			ends[i] = r.connect(ns)
 		}
+		pinned := ns.Pin("presence-d") // outlives its subscribers, as a channel does that is being published to
+		defer pinned.Unpin()
 		dead := map[int]bool{}
 		var news []func() // what the hub has to be told of the peers
 		channels := []string{"a", "private-b", "presence-c", "presence-d"}

@@ -158,6 +158,36 @@ func TestQuotaIsOfAllNodes(t *testing.T) {
 	}
 }
 
+// Whoever begins to watch is told what is true, and those who watch already do
+// not hear the same later as news.
+func TestWatchersAgreeWhenNewsIsLate(t *testing.T) {
+	peers := newOthers()
+	r := newRigWith(t, Options{Peers: peers})
+	ns := r.hub.App("a")
+	a, b := r.connect(ns), r.connect(ns)
+	success := ws.TextFrame([]byte("success"))
+	watch := func(e *end) {
+		t.Helper()
+		if _, err := ns.SignIn(e.Socket, "v", success, []string{"u"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	watch(a)
+	peers.users["u"] = 1
+	watch(b)
+	ns.UserChanged("u")
+	peers.users["u"] = 0
+	ns.UserChanged("u")
+	online := string(protocol.AppendWatchlist(nil, []string{"u"}, nil))
+	offline := string(protocol.AppendWatchlist(nil, nil, []string{"u"}))
+	if diff := cmp.Diff([]string{"success", offline, online, offline}, a.drain(t)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"success", online, offline}, b.drain(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Facts are told in the order in which they came about, with the channel
 // locked: whoever tells the world cannot mix up two of them.
 func TestFactsAreToldInOrder(t *testing.T) {
