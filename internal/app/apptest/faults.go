@@ -137,9 +137,11 @@ func UnderLoad(t *testing.T, s app.Store, fault func()) {
 	for good.Load() == 0 && !t.Failed() {
 		pause(t, time.Millisecond)
 	}
-	fault()
-	stop.Store(true)
-	wg.Wait()
+	func() {
+		defer wg.Wait()
+		defer stop.Store(true) // also if fault ends the test
+		fault()
+	}()
 	t.Logf("%d lookups worked, %d did not", good.Load(), bad.Load())
 }
 
