@@ -42,7 +42,8 @@ const (
 	defaultMaxConns = 10
 	maxIdleTime     = 180 * time.Second
 	maxLifetime     = 30 * time.Minute
-	schemaTimeout   = time.Minute // of a change of the table
+	schemaTimeout   = time.Minute // of making the table usable
+	lockTimeout     = "5"         // seconds that the server lets a statement wait for others
 	pageSize        = 500         // apps read at once by List
 )
 
@@ -106,7 +107,12 @@ func (s *Store) config() *mysql.Config {
 	c.InterpolateParams = true
 	c.ConnectionAttributes = "program_name:sockudo"
 	// Strict, so that the server refuses what it would otherwise bend to fit.
-	c.Params = map[string]string{"sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"}
+	c.Params = map[string]string{
+		"sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+		// By default a change of the table waits for others for days, and everybody
+		// else behind it; and a statement goes on waiting when its client has gone.
+		"lock_wait_timeout": lockTimeout, "innodb_lock_wait_timeout": lockTimeout,
+	}
 	c.Logger = driverLog{s.log}
 	return c
 }
