@@ -13,6 +13,9 @@ import (
 
 // Create inserts an app; see app.Editor.
 func (s *Store) Create(ctx context.Context, a *app.App) error {
+	if err := s.mayInsert(ctx); err != nil {
+		return err
+	}
 	return s.write(ctx, "create", a, func(columns []app.Column) (string, []any) {
 		return insert(s.table, columns, a)
 	}, false)
@@ -35,6 +38,9 @@ func (s *Store) Update(ctx context.Context, a *app.App) error {
 
 // Upsert inserts or replaces an app in one statement; see app.Editor.
 func (s *Store) Upsert(ctx context.Context, a *app.App) error {
+	if err := s.mayInsert(ctx); err != nil {
+		return err
+	}
 	return s.write(ctx, "upsert", a, func(columns []app.Column) (string, []any) {
 		query, args := insert(s.table, columns, a)
 		// The row that is in the way may be another app with this key, or one

@@ -41,6 +41,7 @@ func quote(identifier string) string { return "`" + identifier + "`" }
 // schema is what is known of the table. It is immutable.
 type schema struct {
 	columns map[string]string // the character set by name; empty: has none
+	unique  map[string]bool   // columns whose values the server keeps apart
 	read    []string          // names of the columns that selects returns
 	selects string            // SELECT … FROM … with the table as a
 }
@@ -50,8 +51,8 @@ type schema struct {
 // SELECT its name means a column of the table if there is one, else the NULL
 // of the joined row. So nodes that run see a column that a rotation of secrets
 // on another node has just added, without asking for the columns each time.
-func newSchema(t table, columns map[string]string) *schema {
-	sch := &schema{columns: columns}
+func newSchema(t table, columns map[string]string, unique map[string]bool) *schema {
+	sch := &schema{columns: columns, unique: unique}
 	var exprs, nulls []string
 	for _, c := range app.Columns() {
 		sch.read = append(sch.read, c.Name)
@@ -117,27 +118,28 @@ func (sch *schema) scan(rows *sql.Rows) (map[string]sql.NullString, error) {
 
 // probe asks which columns the table has.
 func (s *Store) probe(ctx context.Context) error {
-	rows, err := s.db.QueryContext(ctx, "SELECT LOWER(COLUMN_NAME), COALESCE(CHARACTER_SET_NAME, '') FROM information_schema.COLUMNS"+
+	rows, err := s.db.QueryContext(ctx, "SELECT LOWER(COLUMN_NAME), COALESCE(CHARACTER_SET_NAME, ''), COLUMN_KEY IN ('PRI', 'UNI') FROM information_schema.COLUMNS"+
 		" WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?", s.table.schema, s.table.name)
 	if err != nil {
 		return fmt.Errorf("columns of %s: %w", s.table.quoted, err)
 	}
 	defer func() { _ = rows.Close() }()
-	columns := map[string]string{}
+	columns, unique := map[string]string{}, map[string]bool{}
 	for rows.Next() {
 		var name, charset string
-		if err := rows.Scan(&name, &charset); err != nil {
+		var only bool
+		if err := rows.Scan(&name, &charset, &only); err != nil {
 			return fmt.Errorf("columns of %s: %w", s.table.quoted, err)
 		}
 		if !tableName.MatchString(charset) { // it becomes part of a query
 			charset = ""
 		}
-		columns[name] = charset
+		columns[name], unique[name] = charset, only
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("columns of %s: %w", s.table.quoted, err)
 	}
-	s.schema.Store(newSchema(s.table, columns))
+	s.schema.Store(newSchema(s.table, columns, unique))
 	return nil
 }
 
@@ -174,7 +176,34 @@ func (s *Store) ensure(ctx context.Context) error {
 	if err := s.probe(ctx); err != nil {
 		return s.wrap("schema", err)
 	}
+	for _, column := range []string{"id", "key"} {
+		if !s.schema.Load().unique[column] {
+			s.log.Warn("column has no unique index: lookups may read the whole table", "table", s.table.name, "column", column,
+				"statement", addIndex(s.table, column))
+		}
+	}
 	return nil
+}
+
+// mayInsert returns why apps cannot be inserted, or nil: without an index the
+// server would let one be there twice.
+func (s *Store) mayInsert(ctx context.Context) error {
+	if s.schema.Load().unique["id"] {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	if err := s.probe(ctx); err != nil { // it may have been added meanwhile
+		return s.wrap("schema", err)
+	}
+	if s.schema.Load().unique["id"] {
+		return nil
+	}
+	return fmt.Errorf("mysqlstore: the table %s has no unique index of id; have this executed and try again: %s", s.table.quoted, addIndex(s.table, "id"))
+}
+
+func addIndex(t table, column string) string {
+	return "ALTER TABLE " + t.quoted + " ADD UNIQUE (" + quote(column) + ")"
 }
 
 // addColumn adds a nullable column; that another node was first is fine.

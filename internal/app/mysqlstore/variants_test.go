@@ -497,3 +497,32 @@ func TestLargeNumbersAreKept(t *testing.T) {
 		apptest.Check(t, s, a)
 	})
 }
+
+func TestATableWithoutAnIndexIsReadAndNotAddedTo(t *testing.T) {
+	servers(t, func(t *testing.T, dsn string) {
+		d := newDatabase(t, dsn)
+		d.exec(t, strings.NewReplacer(" PRIMARY KEY", "", " UNIQUE", "").Replace(createTable(table{quoted: "`applications`"})),
+			"INSERT INTO applications (`id`, `key`, `secret`, `max_connections`, `max_client_events_per_second`) VALUES ('a', 'a-key', 'a-secret', 0, 0)")
+		log, lines := logged()
+		opts := d.options(t)
+		opts.Log = log
+		s := newStore(t, opts)
+		wantLog(t, lines, "level=WARN", "no unique index", "column=id")
+		wantLog(t, lines, "level=WARN", "no unique index", "column=key")
+		apptest.Check(t, s, apptest.Plain("a"))
+		const statement = "ALTER TABLE `applications` ADD UNIQUE (`id`)"
+		for what, err := range map[string]error{
+			"create": s.Create(t.Context(), apptest.Plain("b")), "upsert": s.Upsert(t.Context(), apptest.Plain("a")),
+		} {
+			if err == nil || !strings.Contains(err.Error(), statement) || errors.Is(err, app.ErrUnavailable) {
+				t.Errorf("%s: err = %v, want the statement that is missing", what, err)
+			}
+		}
+		apptest.CheckUnknown(t, s, "b", "b-key")
+		d.exec(t, statement)
+		if err := s.Upsert(t.Context(), apptest.Full("a")); err != nil {
+			t.Error(err)
+		}
+		apptest.Check(t, s, apptest.Full("a"))
+	})
+}

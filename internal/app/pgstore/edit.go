@@ -33,6 +33,9 @@ func (st *statement) where(sch *schema, id string) {
 
 // Create inserts an app; see app.Editor.
 func (s *Store) Create(ctx context.Context, a *app.App) error {
+	if err := s.mayInsert(ctx); err != nil {
+		return err
+	}
 	return s.write(ctx, "create", a, false, func(sch *schema, columns []app.Column) *statement {
 		return s.insert(sch, columns, a)
 	})
@@ -64,6 +67,9 @@ func (sch *schema) touch() []string {
 
 // Upsert inserts or replaces an app in one statement; see app.Editor.
 func (s *Store) Upsert(ctx context.Context, a *app.App) error {
+	if err := s.mayInsert(ctx); err != nil {
+		return err
+	}
 	err := s.write(ctx, "upsert", a, true, func(sch *schema, columns []app.Column) *statement {
 		st := s.insert(sch, columns, a)
 		var sets []string

@@ -27,7 +27,6 @@ func TestAMillionApps(t *testing.T) {
 	s := newStore(t, d.user(t, dml)) // so that columns stay missing, which is the harder query
 	d.fill(t, n)
 
-	start := time.Now()
 	for i := range 200 {
 		name := fmt.Sprintf("app-%d", (i*7919)%n)
 		if a, err := s.ByKey(t.Context(), name+"-key"); err != nil || a.ID != name {
@@ -37,28 +36,18 @@ func TestAMillionApps(t *testing.T) {
 			t.Fatalf("by id: %v", err)
 		}
 	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("400 lookups took %v", took)
-	}
 	for _, column := range []string{"id", "key"} {
 		plan := d.plan(t, s.schema.Load().selects+" WHERE a."+quote(column)+" = 'app-77'::text::varchar")
 		if strings.Contains(plan, "Seq Scan") || !strings.Contains(plan, "Index Scan") {
 			t.Errorf("a lookup by %s uses no index:\n%s", column, plan)
 		}
 	}
-	start = time.Now()
 	if there, err := s.Any(t.Context()); !there || err != nil {
 		t.Errorf("any = %t, %v", there, err)
 	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("any took %v", took)
-	}
-	start, listed := time.Now(), 0
+	listed := 0
 	if err := s.List(t.Context(), func(*app.App) bool { listed++; return listed < 2000 }); err != nil || listed != 2000 {
 		t.Errorf("listed %d, %v", listed, err)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("the first 2000 apps took %v", took)
 	}
 	if err := s.SetSecrets(t.Context(), "app-77", "s", "", time.Time{}); err != nil {
 		t.Error(err)

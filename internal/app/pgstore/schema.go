@@ -44,6 +44,7 @@ func quote(identifier string) string { return pgx.Identifier{identifier}.Sanitiz
 // schema is what is known of the table. It is immutable.
 type schema struct {
 	types   map[string]string // the quoted type by column
+	unique  map[string]bool   // columns whose values the server keeps apart
 	read    []string          // names of the columns that selects returns
 	selects string            // SELECT … FROM … with the table as a; all values as text
 }
@@ -53,8 +54,8 @@ type schema struct {
 // SELECT its name means a column of the table if there is one, else the NULL
 // of the joined row. So nodes that run see a column that a rotation of secrets
 // on another node has just added, without asking for the columns each time.
-func newSchema(t table, types map[string]string) *schema {
-	sch := &schema{types: types}
+func newSchema(t table, types map[string]string, unique map[string]bool) *schema {
+	sch := &schema{types: types, unique: unique}
 	var exprs, nulls []string
 	for _, c := range app.Columns() {
 		sch.read = append(sch.read, c.Name)
@@ -117,25 +118,28 @@ func (sch *schema) scan(rows pgx.Rows) (map[string]*string, error) {
 // probe asks which columns the table has. Unlike information_schema, the
 // catalogue also tells of those that this user has no rights to.
 func (s *Store) probe(ctx context.Context) error {
-	rows, err := s.pool.Query(ctx, "SELECT a.attname::text, n.nspname::text, t.typname::text FROM pg_catalog.pg_attribute a"+
+	rows, err := s.pool.Query(ctx, "SELECT a.attname::text, n.nspname::text, t.typname::text,"+
+		" EXISTS (SELECT 1 FROM pg_catalog.pg_index x WHERE x.indrelid = a.attrelid AND x.indisunique AND x.indisvalid"+
+		" AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum AND x.indpred IS NULL) FROM pg_catalog.pg_attribute a"+
 		" JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"+
 		" WHERE a.attrelid = to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped", s.table.quoted)
 	if err != nil {
 		return fmt.Errorf("columns of %s: %w", s.table.quoted, err)
 	}
 	defer rows.Close()
-	types := map[string]string{}
+	types, unique := map[string]string{}, map[string]bool{}
 	for rows.Next() {
 		var name, space, kind string
-		if err := rows.Scan(&name, &space, &kind); err != nil {
+		var only bool
+		if err := rows.Scan(&name, &space, &kind, &only); err != nil {
 			return fmt.Errorf("columns of %s: %w", s.table.quoted, err)
 		}
-		types[name] = pgx.Identifier{space, kind}.Sanitize()
+		types[name], unique[name] = pgx.Identifier{space, kind}.Sanitize(), only
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("columns of %s: %w", s.table.quoted, err)
 	}
-	s.schema.Store(newSchema(s.table, types))
+	s.schema.Store(newSchema(s.table, types, unique))
 	return nil
 }
 
@@ -164,7 +168,34 @@ func (s *Store) ensure(ctx context.Context) error {
 	if err := s.probe(ctx); err != nil {
 		return s.wrap("schema", err)
 	}
+	for _, column := range []string{"id", "key"} {
+		if !s.schema.Load().unique[column] {
+			s.log.Warn("column has no unique index: lookups may read the whole table", "table", s.table.name, "column", column,
+				"statement", addIndex(s.table, column))
+		}
+	}
 	return nil
+}
+
+// mayInsert returns why apps cannot be inserted, or nil: without an index the
+// server would let one be there twice.
+func (s *Store) mayInsert(ctx context.Context) error {
+	if s.schema.Load().unique["id"] {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	if err := s.probe(ctx); err != nil { // it may have been added meanwhile
+		return s.wrap("schema", err)
+	}
+	if s.schema.Load().unique["id"] {
+		return nil
+	}
+	return fmt.Errorf("pgstore: the table %s has no unique index of id; have this executed and try again: %s", s.table.quoted, addIndex(s.table, "id"))
+}
+
+func addIndex(t table, column string) string {
+	return "ALTER TABLE " + t.quoted + " ADD UNIQUE (" + quote(column) + ")"
 }
 
 func (s *Store) create(ctx context.Context) error {
