@@ -195,10 +195,11 @@ func origin(o string) http.Header { return http.Header{"Origin": {o}} }
 // eventually waits for something that other goroutines bring about.
 func eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
-	end := time.Now().Add(10 * time.Second)
+	const patience = 30 * time.Second
+	end := time.Now().Add(patience)
 	for !met() {
 		if time.Now().After(end) {
-			t.Fatalf("not so within 10 s: %s", what)
+			t.Fatalf("not so within %v: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -88,10 +88,9 @@ type clientResult struct {
 }
 
 func (r clientResult) report(t *testing.T) {
-	t.Logf("took %.0f ms", r.Milliseconds)
 	switch {
 	case !r.Passed:
-		t.Error(r.Error)
+		t.Errorf("after %.0f ms: %s", r.Milliseconds, r.Error)
 	case r.Skipped:
 		t.Error("a test of the clients may not be skipped")
 	}

@@ -79,7 +79,12 @@ func DialRaw(t testing.TB, addr string, app App, opts ...Options) (*Client, *Res
 		return nil, &Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), t: t}
 	}
 	c := &Client{App: app, t: t, wire: newWire(conn, r, o.Mute), timeout: o.Timeout, header: resp.Header}
-	t.Cleanup(c.Cut)
+	t.Cleanup(func() {
+		c.Cut()
+		if err := c.wire.violation(); err != nil && !t.Failed() {
+			t.Error(err)
+		}
+	})
 	return c, nil
 }
 
@@ -401,7 +406,12 @@ func (c *Client) WriteBytes(b []byte) error { return c.wire.writeBytes(b) }
 
 // StopReading leaves in the kernel what the server sends, so that its queue
 // fills up, until ResumeReading.
-func (c *Client) StopReading() { c.wire.gate.shut() }
+func (c *Client) StopReading() {
+	if tcp, ok := c.wire.conn.(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(4 << 10) // or the kernel would take megabytes first
+	}
+	c.wire.gate.shut()
+}
 
 // ResumeReading undoes StopReading.
 func (c *Client) ResumeReading() { c.wire.gate.unlock() }

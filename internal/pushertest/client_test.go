@@ -94,8 +94,20 @@ func dump(r *http.Request) string {
 // A recorder is a test that is expected to fail.
 type recorder struct {
 	testing.TB
-	failed bool
+	failed   bool
+	cleanups []func()
 }
+
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+
+// end does what the end of the test does.
+func (r *recorder) end() {
+	for _, f := range r.cleanups {
+		f()
+	}
+}
+
+func (r *recorder) Error(...any) { r.failed = true }
 
 func (r *recorder) Helper()               {}
 func (r *recorder) Failed() bool          { return r.failed }
@@ -220,6 +232,14 @@ func TestFramesNoServerMaySendAreFound(t *testing.T) {
 		"not JSON":   ws.NewTextFrame([]byte("x")),
 		"no event":   ws.NewTextFrame([]byte(`{"data":"1"}`)),
 		"null event": ws.NewTextFrame([]byte(`{"event":null}`)),
+
+		"no data":            ws.NewTextFrame([]byte(`{"event":"a"}`)),
+		"data as an object":  ws.NewTextFrame([]byte(`{"event":"a","data":{}}`)),
+		"error as a string":  ws.NewTextFrame([]byte(`{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"x\"}"}`)),
+		"error without code": ws.NewTextFrame([]byte(`{"event":"pusher:error","data":{"code":null,"message":"x"}}`)),
+
+		"close with 4300":         ws.NewCloseFrame(ws.NewCloseFrameBody(4300, "")),
+		"close without its error": ws.NewCloseFrame(ws.NewCloseFrameBody(4009, "")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := serve(t, func(p *peer) {
@@ -227,8 +247,13 @@ func TestFramesNoServerMaySendAreFound(t *testing.T) {
 				p.send(f)
 				_, _ = p.r.ReadByte()
 			})
-			c := Dial(t, addr, appB)
-			fails(t, c, "the frame", func() { c.Expect("a", "") })
+			rec := &recorder{TB: t}
+			c, _ := DialRaw(rec, addr, appB)
+			c.Established()
+			fails(t, c, "the frame", func() { c.Expect("a", ""); c.Quiet() })
+			if rec.end(); !rec.failed {
+				t.Error("the end of the test does not tell of the frame")
+			}
 		})
 	}
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Wait is how long every Expect waits when Options say nothing else.
-const Wait = 5 * time.Second
+// Wait is how long every Expect waits when Options say nothing else: long, as a
+// busy machine is no failure.
+const Wait = 15 * time.Second
 
 // Options are how a client connects. The zero value connects as pusher-js does.
 type Options struct {
@@ -53,6 +54,8 @@ type wire struct {
 	pongs   [][]byte
 	closed  *closing // the close frame, once it came
 	err     error    // why reading ended
+	broken  error    // what came that no server may send
+	refused int      // the code of the last text frame, if that was pusher:error
 }
 
 // A closing is a close frame of the server. Code is 1005 when it had none.
@@ -127,11 +130,12 @@ func (w *wire) read(r io.Reader) {
 	var message []byte
 	for {
 		frame, err := readFrame(r)
-		if err == nil {
-			err = w.check(frame)
-		}
 		if err != nil {
 			w.update(func() { w.err = err })
+			return
+		}
+		if err := w.check(frame); err != nil {
+			w.update(func() { w.err, w.broken = err, err })
 			return
 		}
 		switch frame.Header.OpCode {
@@ -144,7 +148,10 @@ func (w *wire) read(r io.Reader) {
 			w.update(func() { w.pongs = append(w.pongs, frame.Payload) })
 		case ws.OpClose:
 			code, reason := ws.ParseCloseFrameData(frame.Payload)
-			w.update(func() { w.closed = &closing{int(code), reason, time.Now()} })
+			w.update(func() {
+				w.closed = &closing{int(code), reason, time.Now()}
+				w.broken = w.checkClose(int(code))
+			})
 			_ = w.write(ws.NewCloseFrame(frame.Payload)) // the echo ends the handshake; the server ends the connection
 		default:
 			if message = append(message, frame.Payload...); !frame.Header.Fin {
@@ -153,8 +160,9 @@ func (w *wire) read(r io.Reader) {
 			f, err := parseFrame(message, time.Now())
 			message = nil
 			w.update(func() {
-				if w.texts = append(w.texts, f); err != nil {
-					w.err = err
+				w.texts, w.refused = append(w.texts, f), f.errorCode()
+				if err != nil {
+					w.err, w.broken = err, err
 				}
 			})
 		}
@@ -191,6 +199,27 @@ func (w *wire) check(f ws.Frame) error {
 		return errors.New("the server sent a frame after its close frame")
 	}
 	return nil
+}
+
+// checkClose finds closes that no server may send: with a code of 4300 or above,
+// which clients take for the end, and with a code of the protocol that no
+// pusher:error announced (items 52 and 53). Only a client that is too slow may
+// be closed without one.
+func (w *wire) checkClose(code int) error {
+	switch {
+	case code >= 4300:
+		return fmt.Errorf("the server closed with %d", code)
+	case code >= 4000 && code != 4100 && w.refused != code:
+		return fmt.Errorf("the server closed with %d after pusher:error %d", code, w.refused)
+	}
+	return nil
+}
+
+// violation returns what came that no server may send.
+func (w *wire) violation() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken
 }
 
 func (w *wire) closing() *closing {

@@ -40,7 +40,41 @@ func parseFrame(raw []byte, at time.Time) (Frame, error) {
 		return f, fmt.Errorf("the server sent a frame without event: %s", raw)
 	}
 	f.Data = f.Keys["data"]
+	if !f.dataFits() {
+		return f, fmt.Errorf("the server sent a frame with unfit data: %s", raw)
+	}
 	return f, nil
+}
+
+// dataFits tells whether data is a string, in pusher:error an object with a
+// numeric code and a text (section 2.2).
+func (f Frame) dataFits() bool {
+	if f.Event == "pusher:error" {
+		_, ok := f.decodeError()
+		return ok
+	}
+	var text *string
+	return json.Unmarshal(f.Data, &text) == nil && text != nil
+}
+
+// errorCode returns the code of a pusher:error, 0 for other frames.
+func (f Frame) errorCode() int {
+	if f.Event != "pusher:error" {
+		return 0
+	}
+	e, _ := f.decodeError()
+	return e.Code
+}
+
+func (f Frame) decodeError() (Error, bool) {
+	var e struct {
+		Code    *int    `json:"code"`
+		Message *string `json:"message"`
+	}
+	if err := json.Unmarshal(f.Data, &e); err != nil || e.Code == nil || e.Message == nil {
+		return Error{}, false
+	}
+	return Error{Code: *e.Code, Message: *e.Message}, true
 }
 
 // Has tells whether the frame has key at its top level.
@@ -78,17 +112,14 @@ type Error struct {
 // and a string message (item 16).
 func (f Frame) Error(t testing.TB) Error {
 	t.Helper()
-	var e struct {
-		Code    *int    `json:"code"`
-		Message *string `json:"message"`
-	}
 	if f.Event != "pusher:error" {
 		t.Fatalf("got %s, want pusher:error", f.Raw)
 	}
-	if err := json.Unmarshal(f.Data, &e); err != nil || e.Code == nil || e.Message == nil {
+	e, ok := f.decodeError()
+	if !ok {
 		t.Fatalf("data of pusher:error is not an object with a numeric code and a string message: %s", f.Raw)
 	}
-	return Error{Code: *e.Code, Message: *e.Message}
+	return e
 }
 
 // A SubscriptionError is the content of a pusher:subscription_error frame.
