@@ -52,7 +52,7 @@ func door(t *testing.T, store app.Store, opts Options) (*Gate, string) {
 
 var owner = pushertest.App{ID: "1", Key: "key", Secret: "secret"}
 
-func oneApp(t *testing.T, edit func(*app.App)) *app.Memory {
+func oneApp(t testing.TB, edit func(*app.App)) *app.Memory {
 	t.Helper()
 	m := app.NewMemory(app.StandardDefaults())
 	a := &app.App{ID: owner.ID, Key: owner.Key, Secret: app.Secret(owner.Secret), Enabled: true, EnableClientMessages: true}

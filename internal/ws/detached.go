@@ -31,6 +31,17 @@ func (s *Server) Detached(h Handler, sink func(f *Frame)) *Conn {
 	return c
 }
 
+// Receive handles a message as if the client of a detached connection had sent
+// it. It must not be called by the connection's sink, nor in a callback.
+func (c *Conn) Receive(message []byte) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if !c.released && !c.waiting {
+		c.lastRead.Store(c.srv.now())
+		c.receive(opText, message)
+	}
+}
+
 // flush gives the queue away.
 func (d *detached) flush(c *Conn) {
 	c.mu.Lock()
