@@ -92,7 +92,7 @@ A second signal stops at once.`,
 		RunE: root.RunE,
 	}
 	opts.serveFlags(serveCmd)
-	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts))
+	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts), newBench(&opts))
 	return root
 }
 

@@ -14,7 +14,7 @@ import (
 // only packages of lower layers; drivers, which are sub-packages, their parent.
 var layers = [][]string{
 	{"protocol", "sign", "origin", "clientip", "metrics", "logging", "backoff", "redisconn", "health"},
-	{"ws", "app", "cache", "queue", "ratelimit", "directory", "pushertest"},
+	{"ws", "app", "cache", "queue", "ratelimit", "directory", "pushertest", "bench"},
 	{"hub", "cluster", "webhook"},
 	{"node"},
 	{"session", "httpapi", "dashboard"},

@@ -1,0 +1,30 @@
+package bench
+
+import (
+	"errors"
+	"time"
+)
+
+// A usage is what processes have used since they began, and hold now.
+type usage struct {
+	user, sys time.Duration
+	rss       int64 // bytes
+}
+
+func (u usage) cpu() time.Duration { return u.user + u.sys }
+
+func (u usage) since(before usage) usage {
+	return usage{user: u.user - before.user, sys: u.sys - before.sys, rss: u.rss}
+}
+
+// readAll returns the usage of processes together.
+func readAll(pids []int) (sum usage, err error) {
+	for _, pid := range pids {
+		u, bad := readUsage(pid)
+		err = errors.Join(err, bad)
+		sum.user += u.user
+		sum.sys += u.sys
+		sum.rss += u.rss
+	}
+	return sum, err
+}
