@@ -78,7 +78,7 @@ func Dial(ctx context.Context, opt rueidis.ClientOption) (rueidis.Client, error)
 	}
 	start := starting{dial: opt.DialCtxFn}
 	if start.dial == nil {
-		start.dial = dialTCP
+		start.dial = DialTCP
 	}
 	opt.DialCtxFn = func(own context.Context, addr string, d *net.Dialer, conf *tls.Config) (net.Conn, error) {
 		return start.connect(ctx, own, addr, d, conf)
@@ -136,7 +136,8 @@ func (s *starting) end() {
 	s.releases = nil
 }
 
-func dialTCP(ctx context.Context, addr string, d *net.Dialer, conf *tls.Config) (net.Conn, error) {
+// DialTCP connects by TCP, with TLS unless conf is nil.
+func DialTCP(ctx context.Context, addr string, d *net.Dialer, conf *tls.Config) (net.Conn, error) {
 	if conf == nil {
 		return d.DialContext(ctx, "tcp", addr)
 	}

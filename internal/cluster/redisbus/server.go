@@ -1,0 +1,169 @@
+package redisbus
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"sockudo/internal/cluster"
+	"sockudo/internal/cluster/driver"
+)
+
+// abilityTimeout bounds how long a server that does not answer holds up the rest.
+const abilityTimeout = time.Second
+
+// What a server of a cluster is able to, as far as it is known.
+const (
+	unknown int32 = iota
+	yes
+	no
+)
+
+// A server is one server, or the master of Sentinels, with the connections to it.
+type server struct {
+	bus   *Bus
+	addr  string // empty unless of a cluster
+	conns *driver.Conns
+	lane  *driver.Lane
+	links []*link
+	able  atomic.Int32 // to shard channels
+
+	client    rueidis.Client
+	connected chan struct{} // closed when client is there
+
+	// Owned by Bus.watch.
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (b *Bus) newServer(addr string, conns *driver.Conns, on cluster.Events) *server {
+	s := &server{bus: b, addr: addr, conns: conns, connected: make(chan struct{})}
+	s.lane = driver.NewLane(b.opts.Timeout, s.send)
+	name := cmp.Or(addr, b.where)
+	for range b.opts.Connections {
+		s.links = append(s.links, &link{bus: b, on: on, name: name, dial: s.dial, wake: make(chan struct{}, 1)})
+	}
+	return s
+}
+
+// start runs a server of a cluster until stop.
+func (s *server) start(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.done = make(chan struct{})
+	go func() {
+		defer close(s.done)
+		stop := context.AfterFunc(ctx, s.conns.Close)
+		defer stop()
+		// Not redisconn.Dial: a client that could not connect yet is as good.
+		opt := s.bus.options(s.bus.node(s.addr), s.conns)
+		client, err := rueidis.NewClient(opt)
+		if client == nil {
+			s.bus.log.Error("bus connection is impossible", "server", s.addr, "err", err)
+			<-ctx.Done()
+			return
+		}
+		defer client.Close()
+		s.serve(ctx, client)
+	}()
+}
+
+func (s *server) stop() {
+	s.cancel()
+	<-s.done
+	for _, l := range s.links {
+		s.bus.gone(l)
+	}
+}
+
+// serve carries messages until ctx is done.
+func (s *server) serve(ctx context.Context, client rueidis.Client) {
+	s.client = client
+	close(s.connected)
+	var running sync.WaitGroup
+	running.Go(func() { s.lane.Run(ctx) })
+	for _, l := range s.links {
+		running.Go(func() { l.run(ctx) })
+	}
+	running.Wait()
+}
+
+// ready returns the client, or nil while there is none.
+func (s *server) ready() rueidis.Client {
+	select {
+	case <-s.connected:
+		return s.client
+	default:
+		return nil
+	}
+}
+
+// dial borrows a connection of its own for a link.
+func (s *server) dial(context.Context) (rueidis.DedicatedClient, func() bool, error) {
+	s.able.Store(unknown) // it may have been replaced by another version
+	if s.addr != "" {
+		conn, _ := s.client.Dedicate()
+		return conn, func() bool { return true }, nil
+	}
+	sub := s.bus.sub
+	for addr, node := range sub.Nodes() { // there is one
+		conn, _ := node.Dedicate()
+		return conn, func() bool { _, same := sub.Nodes()[addr]; return same }, nil
+	}
+	return nil, nil, errNoSlot
+}
+
+// send publishes a batch.
+func (s *server) send(ctx context.Context, batch []*driver.Message) {
+	commands := make([]rueidis.Completed, len(batch))
+	sharded := s.bus.topology.Load().sharded
+	for i, m := range batch {
+		// The lane's own copy of the data, which nobody changes.
+		data := rueidis.BinaryString(m.Data)
+		if sharded {
+			commands[i] = s.client.B().Spublish().Channel(m.Topic).Message(data).Build()
+		} else {
+			commands[i] = s.client.B().Publish().Channel(m.Topic).Message(data).Build()
+		}
+	}
+	for i, result := range s.client.DoMulti(ctx, commands...) {
+		batch[i].Err = result.Error()
+	}
+}
+
+func (s *server) ping(ctx context.Context) error {
+	if err := s.bus.wait(ctx, s.connected); err != nil {
+		return err
+	}
+	return s.client.Do(ctx, s.client.B().Ping().Build()).Error()
+}
+
+// askAbility finds out whether the server can shard channels. COMMAND INFO has
+// nothing for a command that it does not know.
+func (s *server) askAbility(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, min(abilityTimeout, s.bus.opts.Timeout))
+	defer cancel()
+	if s.bus.wait(ctx, s.connected) != nil {
+		return
+	}
+	info, err := s.client.Do(ctx, s.client.B().CommandInfo().CommandName("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE").Build()).ToArray()
+	if _, refused := rueidis.IsRedisErr(err); refused {
+		// All nodes of ours have the same user and decide alike.
+		s.bus.log.Warn("the server does not say whether it shards channels; they are not sharded", "server", s.addr, "err", err)
+		s.able.Store(no)
+		return
+	}
+	if err != nil {
+		return
+	}
+	able := yes
+	for _, command := range info {
+		if command.IsNil() {
+			able = no
+		}
+	}
+	s.able.Store(able)
+}
