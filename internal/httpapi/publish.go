@@ -356,7 +356,7 @@ func (c *call) publish(e *event) bool {
 	case err == nil:
 		return true
 	case errors.Is(err, node.ErrUnavailable):
-		c.unavailable("The event was not accepted because the server is overloaded, try again")
+		c.unavailable("The event was not accepted, or not by all nodes, because the server is overloaded or cut off from them, try again")
 	default:
 		c.api.log.Error("event not published", "app_id", c.app.ID, "err", err)
 		c.internal()

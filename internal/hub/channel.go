@@ -75,6 +75,7 @@ type broadcast struct {
 	except *ws.Conn
 	seq    uint64
 	at     time.Time // when it was published; zero: not measured
+	stamp  Stamp     // zero: it is for all subscribers
 }
 
 // Name returns the channel's name.
@@ -89,7 +90,9 @@ func (c *Channel) Series() metrics.ChannelType { return c.series }
 // Unpin allows the channel to be forgotten again.
 func (c *Channel) Unpin() {
 	c.mu.Lock()
-	c.pins--
+	if c.pins--; c.pins == 0 {
+		c.last.newest = nil // it is in the cache
+	}
 	gone := c.reap()
 	c.mu.Unlock()
 	if gone {
@@ -100,7 +103,7 @@ func (c *Channel) Unpin() {
 // reap marks a channel that nothing needs any more. Its caller takes it out of
 // the table after unlocking.
 func (c *Channel) reap() bool {
-	if !c.gone && len(c.slots) == 0 && c.pins == 0 && c.last.unsaved == nil {
+	if !c.gone && len(c.slots) == 0 && c.pins == 0 {
 		c.gone = true
 		return true
 	}
@@ -151,9 +154,10 @@ type Join struct {
 	MaxMembers int              // distinct users; 0: no limit
 	Count      bool             // subscription_count is on for the app
 	// Replay is queued for the socket right after its success frame: the last
-	// event of a cache channel or the miss, as read at Version.
-	Replay  *ws.Frame
-	Version uint64
+	// event of a cache channel, or the miss, as the cache has it. What was
+	// published since the channel was pinned goes before it. nil: nothing is.
+	Replay *ws.Frame
+	Stamp  Stamp // of Replay
 	// Tell is called with the facts while the channel is locked, so that they
 	// come in order; it must be quick. nil: nobody is told.
 	Tell func(Joined)
@@ -163,28 +167,24 @@ type Join struct {
 type Joined struct {
 	First         bool // the channel was vacant
 	NewMember     bool
-	Subscriptions int // in the whole cluster
+	Subscriptions int  // in the whole cluster
+	Newer         bool // something was published that took the place of Replay
 }
 
 // Join adds s to the channel and queues its success frame, so that no
 // broadcast can overtake it and every later one follows it. The others learn
-// of a new member. It returns ErrSubscribed, ErrFull or, for a cache channel,
-// ErrStale when Version is not the channel's version any more.
+// of a new member. It returns ErrSubscribed or ErrFull.
 func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 	if s.Subscription(c.name) != nil {
 		return Joined{}, ErrSubscribed
 	}
 	c.mu.Lock()
-	if j.Replay != nil {
-		if c.last.unsaved != nil {
-			j.Replay = c.last.unsaved
-		} else if j.Version != c.last.version {
-			c.mu.Unlock()
-			return Joined{}, ErrStale
-		}
-	}
 	var out Joined
-	sub := &Subscription{socket: s, channel: c, slot: len(c.slots)}
+	if j.Replay != nil && c.last.newest != nil {
+		out.Newer = j.Replay != c.last.newest
+		j.Replay, j.Stamp = c.last.newest, c.last.stamp
+	}
+	sub := &Subscription{socket: s, channel: c, slot: len(c.slots), stamp: j.Stamp}
 	c.load()
 	members := c.locals
 	if j.Member != nil {
@@ -204,6 +204,9 @@ func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 	s.Send(c.greeting())
 	if j.Replay != nil {
 		s.Send(j.Replay)
+		if j.Stamp != 0 {
+			c.last.stamped = time.Now()
+		}
 	}
 	if out.NewMember {
 		m := protocol.Member{ID: j.Member.ID, Info: c.members[j.Member.ID].info}
@@ -418,7 +421,10 @@ func (c *Channel) walk() {
 			stop := min(c.pos+chunk, len(c.slots))
 			for i := c.pos; i < stop; i++ {
 				s := &c.slots[i]
-				if s.since < b.seq && s.conn != b.except && s.conn.Send(b.frame) {
+				if s.since >= b.seq || s.conn == b.except || b.stamp != 0 && s.sub.stamp.covers(b.stamp) {
+					continue
+				}
+				if s.conn.Send(b.frame) {
 					sent++
 				}
 			}

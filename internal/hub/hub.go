@@ -28,9 +28,6 @@ var (
 	ErrSubscribed = errors.New("already subscribed")
 	// ErrFull says that a presence channel has as many members as it may have.
 	ErrFull = errors.New("presence channel is full")
-	// ErrStale says that the channel had an event since the version that the
-	// caller read.
-	ErrStale = errors.New("channel had another event")
 	// ErrBusy says that publishers outran the fan-out of a channel.
 	ErrBusy = errors.New("channel has too many events waiting")
 )

@@ -749,27 +749,67 @@ func TestReplayFollowsTheLastEvent(t *testing.T) {
 	ns := r.hub.App("a")
 	a, b := r.connect(ns), r.connect(ns)
 	c := ns.Pin("cache-x")
-	defer c.Unpin()
-	version, _ := c.LastVersion()
-	v, err := c.PublishLast(ws.TextFrame([]byte("1")), nil, time.Time{})
+	old := ws.TextFrame([]byte("old")) // as it is read before the publish
+	v, _, err := c.PublishLast(LastEvent{Frame: ws.TextFrame([]byte("1"))}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What was read before the publish is stale as soon as it is saved.
-	old := ws.TextFrame([]byte("old"))
-	if _, err := c.Join(a.Socket, Join{Replay: old, Version: version}); err != nil {
+	if _, err := c.Join(a.Socket, Join{Replay: old}); err != nil {
 		t.Fatal(err)
 	}
 	var written []string
-	c.Save(v, func(f *ws.Frame) { written = append(written, string(f.Payload())) })
-	if _, err := c.Join(b.Socket, Join{Replay: old, Version: version}); !errors.Is(err, ErrStale) {
-		t.Errorf("joined with what is stale: %v", err)
+	c.Save(v, func(f *ws.Frame, _ Stamp) { written = append(written, string(f.Payload())) })
+	// What was read before the publish is stale also when that is saved.
+	if _, err := c.Join(b.Socket, Join{Replay: old}); err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{string(protocol.AppendSucceeded(nil, "cache-x")), "1"}, a.drain(t)); diff != "" {
-		t.Error(diff)
+	c.Unpin()
+	want := []string{string(protocol.AppendSucceeded(nil, "cache-x")), "1"}
+	for _, e := range []*end{a, b} {
+		if diff := cmp.Diff(want, e.drain(t)); diff != "" {
+			t.Error(diff)
+		}
 	}
 	if diff := cmp.Diff([]string{"1"}, written); diff != "" {
 		t.Error(diff)
+	}
+	if c.Newest() != nil {
+		t.Error("the channel holds an event that is in the cache")
+	}
+}
+
+// A subscriber that was replayed an event gets neither it nor an earlier one of
+// the same node from the bus, and everything else.
+func TestWhatWasReplayedIsNotDelivered(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	before, after := r.connect(ns), r.connect(ns)
+	c := ns.Pin("cache-x")
+	defer c.Unpin()
+	miss := ws.TextFrame([]byte("miss"))
+	if _, err := c.Join(before.Socket, Join{Replay: miss}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Join(after.Socket, Join{Replay: ws.TextFrame([]byte("7.2")), Stamp: NewStamp(7, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []struct {
+		text string
+		Stamp
+	}{{"7.1", NewStamp(7, 1)}, {"8.1", NewStamp(8, 1)}, {"7.2", NewStamp(7, 2)}, {"client", 0}, {"7.3", NewStamp(7, 3)}} {
+		if err := c.DeliverLast(LastEvent{Frame: ws.TextFrame([]byte(e.text)), Stamp: e.Stamp}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	success := string(protocol.AppendSucceeded(nil, "cache-x"))
+	if diff := cmp.Diff([]string{success, "miss", "7.1", "8.1", "7.2", "client", "7.3"}, before.drain(t)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{success, "7.2", "8.1", "client", "7.3"}, after.drain(t)); diff != "" {
+		t.Error(diff)
+	}
+	if string(c.Newest().Payload()) != "7.3" {
+		t.Error("who joins now is not replayed what was delivered last")
 	}
 }
 
@@ -782,11 +822,11 @@ func TestConcurrentSavesEndWithTheLastEvent(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
-			v, err := c.PublishLast(ws.TextFrame(fmt.Append(nil, i)), nil, time.Time{})
+			v, _, err := c.PublishLast(LastEvent{Frame: ws.TextFrame(fmt.Append(nil, i))}, nil)
 			if err != nil {
 				t.Error(err)
 			}
-			c.Save(v, func(f *ws.Frame) {
+			c.Save(v, func(f *ws.Frame, _ Stamp) {
 				mu.Lock()
 				stored = string(f.Payload())
 				mu.Unlock()
@@ -794,14 +834,11 @@ func TestConcurrentSavesEndWithTheLastEvent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, unsaved := c.LastVersion(); unsaved != nil {
-		t.Error("an event is not saved")
-	}
-	v, err := c.PublishLast(ws.TextFrame([]byte("end")), nil, time.Time{})
+	v, _, err := c.PublishLast(LastEvent{Frame: ws.TextFrame([]byte("end"))}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Save(v, func(f *ws.Frame) { stored = string(f.Payload()) })
+	c.Save(v, func(f *ws.Frame, _ Stamp) { stored = string(f.Payload()) })
 	if stored != "end" {
 		t.Errorf("stored %q", stored)
 	}

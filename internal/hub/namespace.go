@@ -134,8 +134,8 @@ func (ns *Namespace) shard(channel string) *shard {
 	return &ns.shards[maphash.String(ns.hub.seed, channel)%shards]
 }
 
-// Channel returns a channel that has subscribers on this node or an event that
-// is not saved yet, or nil.
+// Channel returns a channel that has subscribers on this node or is pinned, or
+// nil.
 func (ns *Namespace) Channel(name string) *Channel {
 	sh := ns.shard(name)
 	sh.mu.RLock()

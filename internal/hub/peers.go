@@ -150,3 +150,45 @@ func (ns *Namespace) UserChanged(id string) {
 		ns.announce(id, w)
 	}
 }
+
+// Counts returns how many sockets are subscribed to a channel of an app and how
+// many distinct members there are, in the whole cluster.
+func (h *Hub) Counts(app, channel string) (subscriptions, users int) {
+	if ns := h.Lookup(app); ns != nil {
+		if c := ns.Channel(channel); c != nil {
+			if subscriptions, users = c.Counts(); subscriptions > 0 {
+				return subscriptions, users
+			}
+		}
+	}
+	if h.peers == nil {
+		return 0, 0
+	}
+	if protocol.KindOf(channel).Is(protocol.Presence) {
+		h.peers.Members(app, channel, func(string, string, int) bool {
+			users++
+			return true
+		})
+	}
+	return h.peers.Subscriptions(app, channel), users
+}
+
+// Members returns the ids of the members of a presence channel in the whole
+// cluster, in no order.
+func (h *Hub) Members(app, channel string) []string {
+	if ns := h.Lookup(app); ns != nil {
+		if c := ns.Channel(channel); c != nil {
+			if ids := c.Members(); len(ids) > 0 {
+				return ids
+			}
+		}
+	}
+	var ids []string
+	if h.peers != nil {
+		h.peers.Members(app, channel, func(user, _ string, _ int) bool {
+			ids = append(ids, user)
+			return true
+		})
+	}
+	return ids
+}

@@ -31,6 +31,7 @@ type Subscription struct {
 	at      int    // its place in Socket.list
 	slot    int    // its place in Channel.slots; guarded by Channel.mu
 	user    string // member id on a presence channel
+	stamp   Stamp  // of the event that was replayed
 }
 
 // shortList is how many subscriptions are searched one by one.

@@ -1,23 +1,29 @@
-// Package node holds the rules: what joining, leaving, publishing and signing
-// in cause on this node. It waits only where it says so, for the cache.
+// Package node holds the rules: what joining, leaving, publishing, signing in
+// and dying cause, on this node and on its peers. It waits only where it says
+// so: for the cache, and for the broker between nodes. Nothing waits for another
+// node.
 package node
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"sockudo/internal/app"
 	"sockudo/internal/cache"
+	"sockudo/internal/cluster"
 	"sockudo/internal/hub"
 	"sockudo/internal/protocol"
-	"sockudo/internal/ws"
 )
 
-// ErrUnavailable says that an event was not accepted; trying again may help.
-var ErrUnavailable = errors.New("node: overloaded, try again")
+// ErrUnavailable says that an event was not accepted, or not by all nodes;
+// trying again may help.
+var ErrUnavailable = errors.New("node: overloaded or cut off, try again")
 
 // DefaultLastEventTTL is how long a cache channel keeps its last event when
 // nothing else is configured (protocol 3.3).
@@ -25,26 +31,45 @@ const DefaultLastEventTTL = 30 * time.Minute
 
 // Options are the parts of a node that have a default.
 type Options struct {
+	// Peers are the other nodes, which the hub has been given too; nil: this node
+	// is alone. Whoever runs them tells this node what happens there.
+	Peers *cluster.Cluster
+	// PeerTimeout bounds what waits for the broker between nodes; 0: 5 s.
+	PeerTimeout  time.Duration
 	LastEventTTL time.Duration // 0: DefaultLastEventTTL
 	CacheTimeout time.Duration // bound of one cache call; 0: 2 s
+	// CacheShared says that the peers use the same cache.
+	CacheShared bool
 	// Room waits while the transport has too much to write already, and returns
 	// an error when that takes too long. nil: there is always room.
 	Room func(ctx context.Context) error
-	Log  *slog.Logger // nil: nothing is logged
+	// AppChanged is told of an app whose settings have changed, by whatever node.
+	// It must not wait. nil: nobody is told.
+	AppChanged func(appID string)
+	Hooks      Hooks        // nil: nobody is told
+	Log        *slog.Logger // nil: nothing is logged
 }
 
-// A Node is one server process as its clients and the HTTP API see it.
+// A Node is one server process as its clients, its peers and the HTTP API see
+// it. It is the cluster.Local of its peers.
 type Node struct {
-	hub     *hub.Hub
-	cache   cache.Cache
-	ttl     time.Duration
-	timeout time.Duration
-	room    func(ctx context.Context) error
-	log     *slog.Logger
+	hub   *hub.Hub
+	cache cache.Cache
+	peers *cluster.Cluster // nil: this node is alone
+	feed  *feed            // nil: nobody is told
+	opts  Options
+	log   *slog.Logger
+
+	number uint32        // of this node in the stamps of cached events
+	events atomic.Uint64 // cached events of this node
+	era    atomic.Uint64 // of what a cache of this node alone holds
 }
 
-// New returns a node without peers. The last events of cache channels are kept in c.
+// New returns a node. The last events of cache channels are kept in c.
 func New(h *hub.Hub, c cache.Cache, opts Options) *Node {
+	if opts.PeerTimeout == 0 {
+		opts.PeerTimeout = 5 * time.Second
+	}
 	if opts.LastEventTTL == 0 {
 		opts.LastEventTTL = DefaultLastEventTTL
 	}
@@ -55,86 +80,36 @@ func New(h *hub.Hub, c cache.Cache, opts Options) *Node {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Node{
-		hub:     h,
-		cache:   c,
-		ttl:     opts.LastEventTTL,
-		timeout: opts.CacheTimeout,
-		room:    opts.Room,
-		log:     opts.Log.With("component", "node"),
+		hub:    h,
+		cache:  c,
+		peers:  opts.Peers,
+		feed:   newFeed(opts.Hooks),
+		opts:   opts,
+		log:    opts.Log.With("component", "node"),
+		number: rand.Uint32(),
 	}
 }
 
-// Run sends what is sent on time until ctx is done.
+// Run does what is done in time and tells the hooks, until ctx is done.
 func (n *Node) Run(ctx context.Context) error {
+	var helpers errgroup.Group
+	if n.feed != nil {
+		helpers.Go(func() error { n.feed.run(ctx); return nil })
+	}
+	if n.peers != nil {
+		helpers.Go(func() error { n.listen(ctx); return nil })
+	}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			n.hub.Wait()
-			return nil
+			return helpers.Wait()
 		case now := <-tick.C:
 			n.hub.FlushCounts(now)
 		}
 	}
-}
-
-// A Publication is an event that the HTTP API accepted.
-type Publication struct {
-	Name string
-	// Data is the content of the data string, JSON-escaped, without quotes.
-	Data     []byte
-	DataLen  int // its length unescaped, in bytes
-	Channels []string
-	Except   string    // id of the socket that does not get it, or ""
-	At       time.Time // when it was published; zero: delivery is not measured
-}
-
-// Publish delivers an event to each of its channels. It has been validated.
-// What the error wraps is ErrUnavailable or the context's error.
-func (n *Node) Publish(ctx context.Context, a *app.App, p *Publication) error {
-	if n.room != nil {
-		if err := n.room(ctx); err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-	}
-	ns := n.hub.Lookup(a.ID)
-	var except *ws.Conn
-	if ns != nil && p.Except != "" {
-		if s := ns.Socket(p.Except); s != nil {
-			except = s.Conn
-		}
-	}
-	for _, channel := range p.Channels {
-		if err := n.publish(ctx, a, ns, channel, except, p); err != nil {
-			return fmt.Errorf("%w: channel %s: %w", ErrUnavailable, channel, err)
-		}
-	}
-	return nil
-}
-
-func (n *Node) publish(ctx context.Context, a *app.App, ns *hub.Namespace, channel string, except *ws.Conn, p *Publication) error {
-	kind := protocol.KindOf(channel)
-	if kind.Is(protocol.Cached) {
-		return n.publishLast(ctx, a, channel, except, p)
-	}
-	if ns == nil {
-		return nil
-	}
-	if kind.Is(protocol.User) {
-		ns.SendToUser(channel[len(protocol.UserPrefix):], eventFrame(p, channel), except)
-		return nil
-	}
-	c := ns.Channel(channel)
-	if c == nil {
-		return nil
-	}
-	return c.Publish(eventFrame(p, channel), except, p.At)
-}
-
-func eventFrame(p *Publication, channel string) *ws.Frame {
-	buf := make([]byte, 0, len(p.Data)+len(p.Name)+len(channel)+64)
-	return ws.TextFrame(protocol.AppendEvent(buf, p.Name, channel, p.Data, ""))
 }
 
 // Counts are the sizes of a channel.
@@ -143,53 +118,78 @@ type Counts struct {
 	Users         int // distinct presence members
 }
 
-// Counts returns the sizes of a channel, zero when it is not occupied.
+// Counts returns the sizes of a channel in the whole cluster, zero when it is
+// not occupied.
 func (n *Node) Counts(a *app.App, channel string) Counts {
-	if ns := n.hub.Lookup(a.ID); ns != nil {
-		if c := ns.Channel(channel); c != nil {
-			return counts(c)
-		}
-	}
-	return Counts{}
-}
-
-func counts(c *hub.Channel) Counts {
-	subscriptions, users := c.Counts()
+	subscriptions, users := n.hub.Counts(a.ID, channel)
 	return Counts{subscriptions, users}
 }
 
-// Channels calls yield for every occupied channel whose name starts with
-// prefix until it returns false. User channels are left out.
+// Channels calls yield for every channel whose name starts with prefix and that
+// is occupied anywhere in the cluster, until it returns false. User channels are
+// left out.
 func (n *Node) Channels(a *app.App, prefix string, yield func(channel string, c Counts) bool) {
-	ns := n.hub.Lookup(a.ID)
-	if ns == nil {
+	more := true
+	var here map[string]struct{} // what the peers need not tell
+	if n.peers != nil {
+		here = map[string]struct{}{}
+	}
+	if ns := n.hub.Lookup(a.ID); ns != nil {
+		ns.Channels(prefix, func(c *hub.Channel) bool {
+			subscriptions, users := c.Counts()
+			if subscriptions == 0 || c.Kind().Is(protocol.User) {
+				return true
+			}
+			if here != nil {
+				here[c.Name()] = struct{}{}
+			}
+			more = yield(c.Name(), Counts{subscriptions, users})
+			return more
+		})
+	}
+	if n.peers == nil || !more {
 		return
 	}
-	ns.Channels(prefix, func(c *hub.Channel) bool {
-		if c.Kind().Is(protocol.User) {
+	n.peers.Channels(a.ID, prefix, func(channel string, subscriptions, users int) bool {
+		if _, told := here[channel]; told || protocol.KindOf(channel).Is(protocol.User) {
 			return true
 		}
-		return yield(c.Name(), counts(c))
+		return yield(channel, Counts{subscriptions, users})
 	})
 }
 
-// Users returns the distinct members of a presence channel, in no order.
-func (n *Node) Users(a *app.App, channel string) []string {
-	if ns := n.hub.Lookup(a.ID); ns != nil {
-		if c := ns.Channel(channel); c != nil {
-			return c.Members()
-		}
+// Users returns the distinct members of a presence channel in the whole
+// cluster, in no order.
+func (n *Node) Users(a *app.App, channel string) []string { return n.hub.Members(a.ID, channel) }
+
+// Disconnect ends every connection that is signed in as a user, on all nodes,
+// with the code and message (protocol 5.9, 5.10). It waits for the broker
+// between nodes; with an error the connections at peers may go on.
+func (n *Node) Disconnect(ctx context.Context, a *app.App, userID string, code int, message string) error {
+	n.Terminate(a.ID, userID, code, message)
+	if n.peers == nil {
+		return nil
 	}
-	return nil
+	ctx, cancel := n.peerContext(ctx)
+	defer cancel()
+	return n.peers.Terminate(ctx, a.ID, userID, code, message)
 }
 
-// Disconnect ends every connection that is signed in as a user, with the code
-// and message (protocol 5.9, 5.10).
-func (n *Node) Disconnect(_ context.Context, a *app.App, userID string, code int, message string) error {
-	if ns := n.hub.Lookup(a.ID); ns != nil {
-		for _, s := range ns.UserSockets(userID) {
-			s.Fail(code, message)
-		}
+// ChangeApp says that the settings of an app have changed: this node and its
+// peers forget what they remember of it. It waits for the broker between nodes;
+// with an error the peers find out when they look again.
+func (n *Node) ChangeApp(ctx context.Context, appID string) error {
+	n.AppChanged(appID)
+	if n.peers == nil {
+		return nil
 	}
-	return nil
+	ctx, cancel := n.peerContext(ctx)
+	defer cancel()
+	return n.peers.AppChanged(ctx, appID)
+}
+
+// peerContext bounds what waits for the broker between nodes. What was begun
+// goes on when the caller hangs up: it has happened here already.
+func (n *Node) peerContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), n.opts.PeerTimeout)
 }

@@ -64,7 +64,7 @@ func (n *Node) Stats() Stats {
 }
 
 func (o *Occupancy) add(c *hub.Channel) {
-	subscriptions, members := c.Counts()
+	subscriptions, members := c.Local()
 	o.Channels++
 	o.Subscriptions += subscriptions
 	if c.Kind().Is(protocol.Presence) {

@@ -74,7 +74,7 @@ func (e *Error) Fatal() bool { return e.Code < 4300 && e.Code != CodeUnauthorize
 // pusher:subscription_error on the channel and in a pusher:error.
 type SubscriptionError struct {
 	Channel string
-	Type    string // AuthError, LimitReached, InvalidChannel
+	Type    string // AuthError, LimitReached, InvalidChannel, ServiceUnavailable
 	Status  int    // HTTP-like
 	Code    int    // of the pusher:error
 	Message string
@@ -88,6 +88,7 @@ const (
 	TypeAuthError      = "AuthError"
 	TypeLimitReached   = "LimitReached"
 	TypeInvalidChannel = "InvalidChannel"
+	TypeUnavailable    = "ServiceUnavailable"
 )
 
 // CheckVersion decides about the protocol query parameter (section 1.3). given

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sockudo/internal/protocol"
+	"sockudo/internal/ws"
 )
 
 func generic(message string) error {
@@ -15,11 +16,12 @@ func generic(message string) error {
 var (
 	errClientEventsOff  = generic("To send client events, you must enable this feature in the Settings")
 	errNoClientChannel  = generic("Client event rejected - channel must be a string")
+	errClientEventPeers = generic("Client event not delivered everywhere - the server has no connection to the other nodes, try again")
 	errClientEventClass = generic("Client event rejected - only supported on private and presence channels")
 )
 
 // clientEvent handles an event that a client sends to a channel (protocol 2.7).
-func (s *Session) clientEvent(m *protocol.Message) error {
+func (s *Session) clientEvent(c *ws.Conn, m *protocol.Message) error {
 	if !s.app.EnableClientMessages {
 		return errClientEventsOff
 	}
@@ -55,10 +57,19 @@ func (s *Session) clientEvent(m *protocol.Message) error {
 				Message: "Client event rejected due to rate limit: max_client_events_per_second is " + strconv.Itoa(most)}
 		}
 	}
-	if err := s.gate.node.Relay(sub, &s.sock, m.Event, m.Data.AppendSpan(nil)); err != nil {
+	forward, err := s.gate.node.Relay(sub, &s.sock, m.Event, m.Data.AppendSpan(nil))
+	if err != nil {
 		return generic("Client event rejected - channel is overloaded, try again")
 	}
 	s.metrics.ClientEvent()
+	if forward != nil {
+		// The next message waits for this one, so that the peers get them in order.
+		c.Await(func() {
+			if forward(s.background()) != nil {
+				s.report(errClientEventPeers)
+			}
+		})
+	}
 	return nil
 }
 

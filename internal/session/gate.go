@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +52,10 @@ type Gate struct {
 	log      *slog.Logger
 	prefix   string
 	draining atomic.Bool
+	changed  chan struct{} // holds one when an app is to be looked up at once
+
+	mu    sync.Mutex          // guards what follows
+	stale map[string]struct{} // ids of such apps
 }
 
 // NewGate returns a gate to n for the apps of a store.
@@ -63,12 +68,14 @@ func NewGate(apps app.Store, h *hub.Hub, n *node.Node, opts Options) *Gate {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Gate{
-		apps:   apps,
-		hub:    h,
-		node:   n,
-		opts:   opts,
-		log:    opts.Log.With("component", "session"),
-		prefix: strings.TrimSuffix(opts.PathPrefix, "/"),
+		apps:    apps,
+		hub:     h,
+		node:    n,
+		opts:    opts,
+		log:     opts.Log.With("component", "session"),
+		prefix:  strings.TrimSuffix(opts.PathPrefix, "/"),
+		changed: make(chan struct{}, 1),
+		stale:   map[string]struct{}{},
 	}
 }
 
@@ -189,6 +196,12 @@ func (g *Gate) Watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-g.changed:
+			for id := range g.takeStale() {
+				if ns := g.hub.Lookup(id); ns != nil && ns.Connections() > 0 {
+					g.recheck(ctx, ns)
+				}
+			}
 		case <-tick.C:
 			for _, ns := range g.hub.Apps() {
 				if ns.Connections() > 0 {
@@ -197,6 +210,25 @@ func (g *Gate) Watch(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// Recheck has Watch look up an app at once, because its settings have changed.
+func (g *Gate) Recheck(appID string) {
+	g.mu.Lock()
+	g.stale[appID] = struct{}{}
+	g.mu.Unlock()
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (g *Gate) takeStale() map[string]struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ids := g.stale
+	g.stale = map[string]struct{}{}
+	return ids
 }
 
 func (g *Gate) recheck(ctx context.Context, ns *hub.Namespace) {

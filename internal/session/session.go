@@ -182,10 +182,10 @@ func (s *Session) Message(c *ws.Conn, payload []byte) {
 	case protocol.EventUnsubscribe:
 		s.report(s.unsubscribe(m.Data))
 	case protocol.EventSignin:
-		s.report(s.signin(m.Data))
+		s.report(s.signin(c, m.Data))
 	default:
 		if protocol.ClientEvent(m.Event) {
-			s.report(s.clientEvent(&m))
+			s.report(s.clientEvent(c, &m))
 			return
 		}
 		s.soft(protocol.CodeGeneric, "Unknown event: "+clip(m.Event))

@@ -7,6 +7,7 @@ import (
 
 	"sockudo/internal/protocol"
 	"sockudo/internal/sign"
+	"sockudo/internal/ws"
 )
 
 func unauthorized(message string) error {
@@ -14,7 +15,7 @@ func unauthorized(message string) error {
 }
 
 // signin handles pusher:signin (protocol 2.11).
-func (s *Session) signin(data protocol.Value) error {
+func (s *Session) signin(c *ws.Conn, data protocol.Value) error {
 	if s.app.EnableSignin != nil && !*s.app.EnableSignin {
 		return unauthorized("Sign-in is switched off for this app (enable_signin)")
 	}
@@ -27,7 +28,16 @@ func (s *Session) signin(data protocol.Value) error {
 	if err != nil {
 		return unauthorized("Invalid user data: " + err.Error())
 	}
-	if err := s.gate.node.SignIn(s.app, &s.sock, u, req.UserData); err != nil {
+	if s.gate.node.SignInWaits(s.app, u.ID) {
+		c.Await(func() { s.report(s.signedIn(u, req.UserData)) })
+		return nil
+	}
+	return s.signedIn(u, req.UserData)
+}
+
+// signedIn makes the client a user whose signature has been checked.
+func (s *Session) signedIn(u protocol.UserData, userData string) error {
+	if err := s.gate.node.SignIn(s.background(), s.app, &s.sock, u, userData); err != nil {
 		return err
 	}
 	s.user = &protocol.Member{ID: u.ID, Info: u.Info}

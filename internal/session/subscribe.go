@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"sockudo/internal/node"
 	"sockudo/internal/protocol"
 	"sockudo/internal/sign"
 	"sockudo/internal/ws"
@@ -31,7 +30,7 @@ func (s *Session) subscribe(c *ws.Conn, data protocol.Value) error {
 	if err != nil {
 		return err
 	}
-	if node.Waits(kind) {
+	if s.gate.node.JoinWaits(s.app, req.Channel) {
 		c.Await(func() { s.report(s.join(kind, req.Channel, member)) })
 		return nil
 	}
@@ -155,7 +154,7 @@ func (s *Session) unsubscribe(data protocol.Value) error {
 		return err
 	}
 	if sub := s.sock.Subscription(req.Channel); sub != nil {
-		s.gate.node.Leave(sub)
+		s.gate.node.Leave(&s.sock, sub)
 	}
 	return nil
 }
