@@ -163,6 +163,12 @@ type Editor interface {
 	SetSecrets(ctx context.Context, id string, secret, previous Secret, until time.Time) error
 }
 
+// A Forgetter is a Store that remembers apps. Forget makes the next look-up of
+// one ask again; it may wait for a cache.
+type Forgetter interface {
+	Forget(ctx context.Context, id string)
+}
+
 // A Pinger is a Store that can say whether it is well. Any returns whether at
 // least one app exists, in constant time.
 type Pinger interface {

@@ -318,6 +318,25 @@ func TestARotatedKeyIsGoneAtOnce(t *testing.T) {
 	})
 }
 
+func TestAForgottenAppIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newOutside(simple("a"))
+		c, other := cached(s, newShared()), cached(s, newShared()) // each with a cache of its own
+		find1(t, other, "a-key")
+		_, err := other.ByKey(t.Context(), "new-key")
+		wantErr(t, "the new key", err, ErrNotFound)
+		rotated := simple("a")
+		rotated.Key = "new-key"
+		if err := c.Update(t.Context(), rotated); err != nil {
+			t.Fatal(err)
+		}
+		other.Forget(t.Context(), "a")
+		find1(t, other, "new-key")
+		_, err = other.ByKey(t.Context(), "a-key")
+		wantErr(t, "the old key", err, ErrNotFound)
+	})
+}
+
 func TestAKeyRotatedBehindOurBackIsDroppedWhenSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, shared := newOutside(simple("a")), newShared()

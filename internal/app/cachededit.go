@@ -44,6 +44,21 @@ func (c *Cached) SetSecrets(ctx context.Context, id string, secret, previous Sec
 	return c.change(ctx, id, nil, func() error { return c.store.SetSecrets(ctx, id, secret, previous, until) })
 }
 
+// Forget makes the next look-up of an app ask the store, because another node
+// has changed it there.
+func (c *Cached) Forget(ctx context.Context, id string) {
+	c.changes.Add(1)
+	known := c.ids.get(id, time.Now())
+	c.ids.delete(id)
+	c.unknownID.delete(id)
+	c.unknownKey.clear() // any of them may be its key now
+	c.uncache(ctx, c.byID(), id)
+	if known != nil {
+		c.keys.delete(known.value.Key)
+		c.uncache(ctx, c.byKey(), known.value.Key)
+	}
+}
+
 // Ping asks the store.
 func (c *Cached) Ping(ctx context.Context) error { return c.store.Ping(ctx) }
 

@@ -95,6 +95,15 @@ func (t *table[V]) delete(name string) {
 	s.entries.Store(&next)
 }
 
+func (t *table[V]) clear() {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		s.entries.Store(&map[string]*entry[V]{})
+		s.mu.Unlock()
+	}
+}
+
 // len counts all entries.
 func (t *table[V]) len() int {
 	n := 0

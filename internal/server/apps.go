@@ -17,6 +17,14 @@ type Store struct {
 // Close releases what the store holds.
 func (s *Store) Close() { s.close() }
 
+// Forget makes the next look-up of an app ask again, if anything is remembered
+// of it.
+func (s *Store) Forget(ctx context.Context, id string) {
+	if f, ok := s.Backend.(app.Forgetter); ok {
+		f.Forget(ctx, id)
+	}
+}
+
 // OpenApps opens the app store of the settings, for the server and for the
 // commands that edit apps. The apps of the settings are not put into it, and
 // nothing is cached.

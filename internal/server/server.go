@@ -16,6 +16,7 @@ import (
 
 	"sockudo/internal/app"
 	"sockudo/internal/cache"
+	"sockudo/internal/cluster"
 	"sockudo/internal/config"
 	"sockudo/internal/health"
 	"sockudo/internal/httpapi"
@@ -29,6 +30,9 @@ import (
 
 // Options are the parts of a server that have a default.
 type Options struct {
+	// Bus connects the node to its peers whatever adapter.driver says, for many
+	// nodes in one process; nil: the settings decide.
+	Bus cluster.Bus
 	Log *slog.Logger // nil: nothing is logged
 }
 
@@ -37,7 +41,8 @@ type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	apps    *Store
-	memory  *cache.Memory // nil: there is no cache in memory
+	memory  *cache.Memory    // nil: there is no cache in memory
+	peers   *cluster.Cluster // nil: the node is alone
 	hub     *hub.Hub
 	node    *node.Node
 	gate    *session.Gate
@@ -73,13 +78,22 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 	}
 	var lastEvents cache.Cache
 	lastEvents, s.memory = openCache(cfg)
-	s.hub = hub.New(hub.Options{Metrics: s.metrics})
+	s.peers = openPeers(cfg, opts, s.metrics)
+	inHub := hub.Options{Metrics: s.metrics}
+	if s.peers != nil {
+		inHub.Peers = s.peers
+	}
+	s.hub = hub.New(inHub)
 	s.node = node.New(s.hub, lastEvents, node.Options{
+		Peers:        s.peers,
+		PeerTimeout:  peerTimeout(cfg).Duration(),
 		LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(),
+		CacheShared:  cfg.Cache.Driver != "memory",
+		AppChanged:   func(id string) { s.gate.Recheck(id) },
 		Room:         s.room,
 		Log:          opts.Log,
 	})
-	s.health = checks(cfg, s.apps, opts.Log)
+	s.health = checks(cfg, s.apps, s.peers, opts.Log)
 	s.gate = session.NewGate(s.apps, s.hub, s.node, session.Options{
 		ActivityTimeout:  cfg.ActivityTimeout.Duration(),
 		PongTimeout:      cfg.PongTimeout.Duration(),
@@ -137,7 +151,7 @@ func messageLimit(cfg *config.Config) int {
 }
 
 // checks are the dependencies that GET /up asks about.
-func checks(cfg *config.Config, apps app.Pinger, log *slog.Logger) *health.Health {
+func checks(cfg *config.Config, apps app.Pinger, peers *cluster.Cluster, log *slog.Logger) *health.Health {
 	h := health.New(cfg.HealthCheckTimeout.Duration(), log)
 	h.Add("app store", true, func(ctx context.Context) error {
 		there, err := apps.Any(ctx)
@@ -146,6 +160,9 @@ func checks(cfg *config.Config, apps app.Pinger, log *slog.Logger) *health.Healt
 		}
 		return err
 	})
+	if peers != nil {
+		h.Add("cluster", true, func(context.Context) error { return peers.Ready() })
+	}
 	return h
 }
 
@@ -189,6 +206,13 @@ func (s *Server) MetricsAddr() net.Addr {
 // Hub returns the hub, for tests that look inside.
 func (s *Server) Hub() *hub.Hub { return s.hub }
 
+// Peers returns the other nodes, nil if there can be none, for tests that look
+// inside.
+func (s *Server) Peers() *cluster.Cluster { return s.peers }
+
+// Node returns the node.
+func (s *Server) Node() *node.Node { return s.node }
+
 // Run serves until ctx is done, then stops the server within the grace period:
 // readiness goes, clients are closed one after the other, what was accepted is
 // delivered. It returns nil after a complete stop.
@@ -197,7 +221,12 @@ func (s *Server) Run(ctx context.Context) error {
 	// What runs behind the doors stops after them.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
-	var behind errgroup.Group
+	var behind, peers errgroup.Group
+	among, leave := context.WithCancel(inner)
+	defer leave()
+	if s.peers != nil {
+		peers.Go(func() error { return s.peers.Run(among, s.node) })
+	}
 	behind.Go(func() error { return s.node.Run(inner) })
 	behind.Go(func() error { return s.gate.Watch(inner) })
 	if s.memory != nil {
@@ -232,6 +261,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.drain()
 	err := doors.Wait()
+	// Everybody has left this node before it says goodbye to its peers.
+	leave()
+	err = errors.Join(err, peers.Wait())
 	stopInner()
 	return errors.Join(err, behind.Wait())
 }

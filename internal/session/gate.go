@@ -198,9 +198,7 @@ func (g *Gate) Watch(ctx context.Context) error {
 			return nil
 		case <-g.changed:
 			for id := range g.takeStale() {
-				if ns := g.hub.Lookup(id); ns != nil && ns.Connections() > 0 {
-					g.recheck(ctx, ns)
-				}
+				g.changedApp(ctx, id)
 			}
 		case <-tick.C:
 			for _, ns := range g.hub.Apps() {
@@ -212,7 +210,8 @@ func (g *Gate) Watch(ctx context.Context) error {
 	}
 }
 
-// Recheck has Watch look up an app at once, because its settings have changed.
+// Recheck has Watch forget what is remembered of an app and look it up at once,
+// because its settings have changed. It does not wait.
 func (g *Gate) Recheck(appID string) {
 	g.mu.Lock()
 	g.stale[appID] = struct{}{}
@@ -229,6 +228,17 @@ func (g *Gate) takeStale() map[string]struct{} {
 	ids := g.stale
 	g.stale = map[string]struct{}{}
 	return ids
+}
+
+func (g *Gate) changedApp(ctx context.Context, id string) {
+	if f, ok := g.apps.(app.Forgetter); ok {
+		ctx, cancel := context.WithTimeout(ctx, g.opts.LookupTimeout)
+		defer cancel()
+		f.Forget(ctx, id)
+	}
+	if ns := g.hub.Lookup(id); ns != nil && ns.Connections() > 0 {
+		g.recheck(ctx, ns)
+	}
 }
 
 func (g *Gate) recheck(ctx context.Context, ns *hub.Namespace) {
