@@ -10,7 +10,7 @@ func newConfig(opts *serveOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check and show settings",
-		Args:  usage(cobra.NoArgs),
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	check := &cobra.Command{
@@ -25,7 +25,10 @@ Warnings do not change the exit code.`,
 			if len(args) == 1 {
 				path = args[0]
 			}
-			return config.Check(cmd.OutOrStdout(), path)
+			if err := config.Check(cmd.OutOrStdout(), path); err != nil {
+				return toldError{err}
+			}
+			return nil
 		},
 	}
 	var asJSON bool
@@ -33,7 +36,7 @@ Warnings do not change the exit code.`,
 		Use:   "show",
 		Short: "Print every setting in force and where it comes from",
 		Long:  `Print every setting with its value and its source: default, file and line, variable of the environment, or flag. Secrets are masked.`,
-		Args:  usage(cobra.NoArgs),
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, report, err := opts.load(cmd.Context())
 			if err != nil {

@@ -28,8 +28,9 @@ func newListen(opts *serveOptions) *cobra.Command {
 		Long: `Subscribe to channels like a client and print every event as one line of JSON until a
 signal comes or the server closes the connection. Private and presence channels
 are signed with the app's secret, which comes from the settings or from
---secret.`,
+--secret; for a channel #server-to-user-ID the client signs in as ID.`,
 		Example: `  sockudo listen --dev my-channel private-orders presence-room
+  sockudo listen --dev '#server-to-user-42'
   sockudo listen --url https://ws.example.com --key KEY --secret SECRET news`,
 		Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,6 +44,9 @@ are signed with the app's secret, which comes from the settings or from
 				return err
 			}
 			l := listener{app: a, user: user, channels: args, out: cmd.OutOrStdout()}
+			if l.signIn, err = signInFor(args); err != nil {
+				return err
+			}
 			if l.url, l.dial, err = opts.socketURL(cred.url, a.Key); err != nil {
 				return err
 			}
@@ -53,6 +57,22 @@ are signed with the app's secret, which comes from the settings or from
 	cmd.Flags().StringVar(&appID, "app", "", "id of the app, when the settings have several")
 	cmd.Flags().StringVar(&user, "user", "listen", "user id on presence channels")
 	return cmd
+}
+
+// signInFor returns as whom a client of the channels has to sign in, "" if it need not.
+func signInFor(channels []string) (string, error) {
+	id := ""
+	for _, channel := range channels {
+		user, ok := strings.CutPrefix(channel, protocol.UserPrefix)
+		switch {
+		case !ok || user == id:
+		case id != "":
+			return "", usageError{fmt.Errorf("one connection cannot be signed in as %q and as %q", id, user)}
+		default:
+			id = user
+		}
+	}
+	return id, nil
 }
 
 // socketURL returns where an app's clients connect to.
@@ -67,17 +87,21 @@ func (o *serveOptions) socketURL(base, key string) (string, ws.DialOptions, erro
 		if cfg.UnixSocket.Enabled {
 			dial.Network, dial.Address = "unix", cfg.UnixSocket.Path
 		}
+		if u, err := url.Parse(base); err == nil {
+			dial.TLS = tlsTo(u.Hostname())
+		}
 	}
-	rest, ok := strings.CutPrefix(trimSlash(base), "http")
-	if !ok {
-		return "", dial, usageError{fmt.Errorf("--url %q must begin with http:// or https://", base)}
+	base, err := checkURL(base)
+	if err != nil {
+		return "", dial, err
 	}
-	return "ws" + rest + "/app/" + url.PathEscape(key) + "?protocol=7&client=sockudo&version=" + url.QueryEscape(buildVersion()), dial, nil
+	return "ws" + strings.TrimPrefix(base, "http") + "/app/" + url.PathEscape(key) + "?protocol=7&client=sockudo&version=" + url.QueryEscape(buildVersion()), dial, nil
 }
 
 type listener struct {
 	app      *app.App
-	user     string
+	user     string // on presence channels
+	signIn   string // whom to sign in as, "" for nobody
 	channels []string
 	url      string
 	dial     ws.DialOptions
@@ -159,6 +183,15 @@ func (l *listener) subscribe(c *ws.Client, data json.RawMessage) error {
 	if err := json.Unmarshal([]byte(text), &hello); err != nil {
 		return fmt.Errorf("the server's greeting: %w", err)
 	}
+	if l.signIn != "" {
+		user := string(protocol.AppendString([]byte(`{"id":`), l.signIn)) + "}"
+		if err := emit(c, protocol.EventSignin, map[string]string{
+			"user_data": user,
+			"auth":      sign.User(l.app.Key, l.app.Secret.Reveal(), hello.SocketID, user),
+		}); err != nil {
+			return err
+		}
+	}
 	for _, channel := range l.channels {
 		sub := map[string]string{"channel": channel}
 		kind := protocol.KindOf(channel)
@@ -170,13 +203,17 @@ func (l *listener) subscribe(c *ws.Client, data json.RawMessage) error {
 			}
 			sub["auth"] = sign.Channel(l.app.Key, l.app.Secret.Reveal(), hello.SocketID, channel, member)
 		}
-		message, err := json.Marshal(map[string]any{"event": protocol.EventSubscribe, "data": sub})
-		if err != nil {
-			return err
-		}
-		if err := c.Write(message); err != nil {
+		if err := emit(c, protocol.EventSubscribe, sub); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func emit(c *ws.Client, event string, data map[string]string) error {
+	message, err := json.Marshal(map[string]any{"event": event, "data": data})
+	if err != nil {
+		return err
+	}
+	return c.Write(message)
 }

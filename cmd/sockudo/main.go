@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -38,16 +39,23 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// toldError marks an error that the user has read already.
+type toldError struct{ error }
+
+func (e toldError) Unwrap() error { return e.error }
+
 func run(ctx context.Context, args []string) int {
-	cmd := newRoot()
-	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(ctx)
+	root := newRoot()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "sockudo:", err)
+	if _, told := errors.AsType[toldError](err); !told {
+		fmt.Fprintln(os.Stderr, "sockudo:", err)
+	}
 	if _, ok := errors.AsType[usageError](err); ok {
-		fmt.Fprintln(os.Stderr, "Run 'sockudo --help' for usage.")
+		fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 		return exitUsage
 	}
 	return exitFatal
@@ -69,11 +77,13 @@ Exit codes: 0 stopped or done, 1 the command could not do its work, 2 wrong usag
   sockudo config check config.toml  look for mistakes in it
   sockudo listen --dev my-channel   print the events of a channel`,
 		Version:           buildVersion(),
-		Args:              usage(cobra.NoArgs),
+		Args:              noArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.OutOrStdout(), opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), opts)
+		},
 	}
 	root.SetVersionTemplate("sockudo {{.Version}}\n")
 	root.Flags().BoolP("version", "V", false, "print the version")
@@ -88,7 +98,7 @@ Exit codes: 0 stopped or done, 1 the command could not do its work, 2 wrong usag
 		Short: "Serve until a signal comes (the default)",
 		Long: `Serve until SIGINT or SIGTERM, then stop in good order within shutdown_grace_period.
 A second signal stops at once.`,
-		Args: usage(cobra.NoArgs),
+		Args: noArgs,
 		RunE: root.RunE,
 	}
 	opts.serveFlags(serveCmd)
@@ -104,4 +114,21 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// noArgs refuses arguments; what stands where a command could is taken for a
+// command that does not exist.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasSubCommands():
+		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args[0])}
+	}
+	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError{errors.New(text)}
 }

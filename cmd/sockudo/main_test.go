@@ -3,9 +3,15 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -83,7 +89,9 @@ func startServer(t *testing.T, cmd *exec.Cmd) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stderr = cmd.Stdout
+	if cmd.Stderr == nil {
+		cmd.Stderr = cmd.Stdout
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -181,13 +189,48 @@ func TestDevStaysOnLoopback(t *testing.T) {
 		t.Errorf("%d %s", code, errs)
 	}
 	for _, args := range [][]string{{"--dev"}, {"serve", "--dev"}, {"--dev", "--host", "0.0.0.0", "--dev-remote"}} {
-		port := freePort(t)
-		r := startServer(t, command(t, append(args, "--port", port)...))
+		cmd := command(t, append(args, "--port", "0")...)
+		cmd.Env = append(cmd.Env, "METRICS_HOST=0.0.0.0")
+		r := startServer(t, cmd)
 		r.until("demo-secret")
-		r.until("listening")
+		want := 2 // the API and the metrics
+		if len(args) == 4 {
+			want = 0
+		}
+		if line := r.until("listening"); strings.Count(line, "=127.0.0.1:") != want {
+			t.Errorf("%v: %s", args, line)
+		}
 		if code := r.stop(syscall.SIGTERM); code != exitOK {
 			t.Errorf("%v: exit code %d", args, code)
 		}
+	}
+}
+
+func TestDevWritesNothingIntoADatabase(t *testing.T) {
+	cmd := command(t, "--dev", "--port", "0")
+	cmd.Env = append(cmd.Env, "APP_MANAGER_DRIVER=mysql")
+	if _, errs, code := finish(t, cmd); code != exitFatal || !strings.Contains(errs, "app_manager.driver") {
+		t.Errorf("%d %s", code, errs)
+	}
+}
+
+func TestJSONLogsHaveNoBannerAmongThem(t *testing.T) {
+	cmd := command(t, "--dev", "--port", "0")
+	cmd.Env = append(cmd.Env, "LOG_OUTPUT_FORMAT=json")
+	var banner strings.Builder
+	cmd.Stderr = &banner
+	r := startServer(t, cmd)
+	r.until("listening")
+	if code := r.stop(syscall.SIGTERM); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	for _, line := range r.seen {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not JSON: %s", line)
+		}
+	}
+	if !strings.Contains(banner.String(), "demo-secret") {
+		t.Errorf("no banner: %s", banner.String())
 	}
 }
 
@@ -217,8 +260,8 @@ func TestListenPrintsWhatTriggerSends(t *testing.T) {
 	r := startServer(t, command(t, "--dev", "--port", port))
 	r.until("listening")
 	url := "http://127.0.0.1:" + port
-	l := startServer(t, command(t, "listen", "--dev", "--url", url, "public", "private-x", "presence-y"))
-	for _, channel := range []string{"public", "private-x", "presence-y"} {
+	l := startServer(t, command(t, "listen", "--dev", "--url", url, "public", "private-x", "presence-y", "#server-to-user-4 2"))
+	for _, channel := range []string{"public", "private-x", "presence-y", "#server-to-user-4 2"} {
 		for !strings.Contains(l.until("subscription_succeeded"), channel) {
 		}
 	}
@@ -257,7 +300,7 @@ func TestConfigCheckNamesPathLineAndReason(t *testing.T) {
 	cmd := command(t, "config", "check", "bad.json")
 	write(t, cmd.Dir, "bad.json", "{\n  \"port\": 6001,\n  \"activity_timeout\": \"soon\",\n  \"adpter\": {}\n}\n")
 	out, errs, code := finish(t, cmd)
-	if code != exitFatal || !strings.Contains(out, "bad.json:3") || !strings.Contains(out, "activity_timeout") {
+	if code != exitFatal || !strings.Contains(out, "bad.json:3") || !strings.Contains(out, "activity_timeout") || errs != "" {
 		t.Errorf("%d\n%s%s", code, out, errs)
 	}
 	if !strings.Contains(out, "adapter") {
@@ -307,10 +350,25 @@ func TestWhatIsNotBuiltIsAnError(t *testing.T) {
 }
 
 func TestWrongUsageIsExitCodeTwo(t *testing.T) {
-	for _, args := range [][]string{{"--nonsense"}, {"nonsense"}, {"trigger", "x"}, {"listen"}, {"listen", "--dev", "bad name"}, {"config", "check", "a", "b"}, {"version", "x"}} {
-		if _, errs, code := finish(t, command(t, args...)); code != exitUsage || !strings.Contains(errs, "--help") {
+	for _, args := range [][]string{{"--nonsense"}, {"nonsense"}, {"trigger", "x"}, {"listen"}, {"listen", "--dev", "bad name"}, {"config", "check", "a", "b"}, {"version", "x"},
+		{"--port", "65536"}, {"listen", "--dev", "#server-to-user-1", "#server-to-user-2"}, {"listen", "--dev", "--url", "ftp://x", "c"},
+		{"trigger", "--dev", "--url", "127.0.0.1:6001", "demo-app", "c", "e", "d"}, {"healthcheck", "--url", "localhost"},
+	} {
+		_, errs, code := finish(t, command(t, args...))
+		if code != exitUsage || !strings.Contains(errs, "--help") || strings.Contains(errs, "auth_signature") {
 			t.Errorf("%v: %d %s", args, code, errs)
 		}
+	}
+}
+
+func TestMistypedCommandsAreGuessed(t *testing.T) {
+	for guess, args := range map[string][]string{"trigger": {"tigger"}, "healthcheck": {"healthchek"}, "check": {"config", "chek"}} {
+		if _, errs, _ := finish(t, command(t, args...)); !strings.Contains(errs, "did you mean "+guess+"?") {
+			t.Errorf("%v: %s", args, errs)
+		}
+	}
+	if _, errs, _ := finish(t, command(t, "config", "chek")); !strings.Contains(errs, "Run 'sockudo config --help'") {
+		t.Errorf("another help is named: %s", errs)
 	}
 }
 
@@ -433,4 +491,49 @@ func TestUnixSocket(t *testing.T) {
 	if text, err := os.ReadFile(path); err != nil || string(text) != "not a socket" {
 		t.Errorf("the file was touched: %q, %v", text, err)
 	}
+}
+
+// A server with a certificate for its public name is reached on loopback too.
+func TestCommandsReachAServerWithTLS(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	certificate(t, dir, "ws.example.com")
+	file := write(t, dir, "config.json", `{"host":"127.0.0.1","port":`+port+`,
+		"ssl":{"enabled":true,"cert_path":"`+dir+`/cert.pem","key_path":"`+dir+`/key.pem"},
+		"app_manager":{"array":{"apps":[{"id":"1","key":"k","secret":"a secret","require_tls":true}]}}}`)
+	r := startServer(t, command(t, "-c", file))
+	r.until("listening")
+	l := startServer(t, command(t, "listen", "-c", file, "private-x"))
+	l.until("subscription_succeeded")
+	if _, errs, code := finish(t, command(t, "trigger", "-c", file, "1", "private-x", "greeting", "hello")); code != exitOK {
+		t.Errorf("trigger: %d %s", code, errs)
+	}
+	l.until("greeting")
+	if out, errs, code := finish(t, command(t, "healthcheck", "-c", file)); code != exitOK || out != "OK\n" {
+		t.Errorf("healthcheck: %d %s%s", code, out, errs)
+	}
+	// Anywhere else the name is checked.
+	_, errs, code := finish(t, command(t, "healthcheck", "--url", "https://127.0.0.1:"+port))
+	if code != exitFatal || !strings.Contains(errs, "certificate") {
+		t.Errorf("healthcheck with --url: %d %s", code, errs)
+	}
+}
+
+// certificate writes cert.pem and key.pem for a name.
+func certificate(t *testing.T, dir, name string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name}}
+	cert, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	write(t, dir, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,14 +29,31 @@ type serveOptions struct {
 	dev       bool
 	devRemote bool
 	host      string
-	port      uint16
+	port      portFlag
 }
 
 func (o *serveOptions) serveFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.host, "host", "", "address to listen on (setting host)")
-	cmd.Flags().Uint16Var(&o.port, "port", 0, "port of the API and of WebSocket (setting port; default 6001)")
+	cmd.Flags().Var(&o.port, "port", "port of the API and of WebSocket, 0 for any free one (setting port; default 6001)")
 	cmd.Flags().BoolVar(&o.devRemote, "dev-remote", false, "let --dev listen on an address that others can reach")
 }
+
+// A portFlag is a port that may be given; 0 is one.
+type portFlag struct {
+	text string // "": not given
+}
+
+func (p *portFlag) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return errors.New("expected a number from 0 to 65535")
+	}
+	p.text = strconv.FormatUint(n, 10)
+	return nil
+}
+
+func (p *portFlag) String() string { return p.text }
+func (p *portFlag) Type() string   { return "number" }
 
 // The app of --dev. Everybody knows it.
 const (
@@ -50,12 +70,15 @@ func (o *serveOptions) load(context.Context) (*config.Config, *config.Report, er
 		if o.host == "" {
 			flags = append(flags, config.Flag{Name: "--dev", Key: "host", Value: "127.0.0.1"})
 		}
+		if !o.devRemote {
+			flags = append(flags, config.Flag{Name: "--dev", Key: "metrics.host", Value: "127.0.0.1"})
+		}
 	}
 	if o.host != "" {
 		flags = append(flags, config.Flag{Name: "--host", Key: "host", Value: o.host})
 	}
-	if o.port != 0 {
-		flags = append(flags, config.Flag{Name: "--port", Key: "port", Value: strconv.Itoa(int(o.port))})
+	if o.port.text != "" {
+		flags = append(flags, config.Flag{Name: "--port", Key: "port", Value: o.port.text})
 	}
 	cfg, report, err := config.Load(config.LoadOptions{Path: o.config, Flags: flags})
 	if err != nil {
@@ -87,12 +110,12 @@ func addDemoApp(cfg *config.Config) error {
 	return nil
 }
 
-func serve(ctx context.Context, w io.Writer, o serveOptions) error {
+func serve(ctx context.Context, out, errs io.Writer, o serveOptions) error {
 	cfg, report, err := o.load(ctx)
 	if err != nil {
 		return err
 	}
-	log := newLogger(w, cfg)
+	log, isJSON := newLogger(out, cfg)
 	for _, n := range report.Infos {
 		log.Info("settings: " + n.String())
 	}
@@ -115,14 +138,17 @@ func serve(ctx context.Context, w io.Writer, o serveOptions) error {
 		if shown == nil {
 			shown = demoApp(cfg)
 		}
-		if err := banner(w, s.Addr(), cfg, shown, made != nil); err != nil {
+		if isJSON {
+			out = errs // whoever reads the log gets JSON and nothing else
+		}
+		if err := banner(out, s.Addr(), cfg, shown, made != nil); err != nil {
 			return err
 		}
 	}
 	return s.Run(ctx)
 }
 
-func newLogger(w io.Writer, cfg *config.Config) *slog.Logger {
+func newLogger(w io.Writer, cfg *config.Config) (log *slog.Logger, isJSON bool) {
 	file, ok := w.(*os.File)
 	opts, warnings := logging.FromEnv(os.LookupEnv, logging.Settings{
 		Debug:    cfg.Debug,
@@ -130,15 +156,18 @@ func newLogger(w io.Writer, cfg *config.Config) *slog.Logger {
 		Target:   cfg.Logging.IncludeTarget,
 		Terminal: ok && logging.Terminal(file),
 	})
-	log := logging.New(w, opts)
+	log = logging.New(w, opts)
 	for _, warning := range warnings {
 		log.Warn(warning)
 	}
-	return log
+	return log, opts.JSON
 }
 
 // checkDev keeps an app that everybody knows from being reachable by everybody.
 func (o *serveOptions) checkDev(cfg *config.Config) error {
+	if o.dev && cfg.AppManager.Driver != "memory" {
+		return fmt.Errorf("--dev would write an app whose secret everybody knows into the %s store: set app_manager.driver to memory", cfg.AppManager.Driver)
+	}
 	if !o.dev || o.devRemote || cfg.UnixSocket.Enabled {
 		return nil
 	}
@@ -194,10 +223,11 @@ func warnOfKnownSecrets(cfg *config.Config, log *slog.Logger) {
 }
 
 // target returns the base URL of the server to talk to and a client for it:
-// url if it is given, else from the settings.
-func (o *serveOptions) target(url string) (string, *http.Client, error) {
-	if url != "" {
-		return trimSlash(url), http.DefaultClient, nil
+// base if it is given, else from the settings.
+func (o *serveOptions) target(base string) (string, *http.Client, error) {
+	if base != "" {
+		base, err := checkURL(base)
+		return base, http.DefaultClient, err
 	}
 	cfg, _, err := o.load(context.Background())
 	if err != nil {
@@ -207,9 +237,11 @@ func (o *serveOptions) target(url string) (string, *http.Client, error) {
 	return base, client, nil
 }
 
-func trimSlash(url string) string {
-	for len(url) > 0 && url[len(url)-1] == '/' {
-		url = url[:len(url)-1]
+// checkURL returns the value of --url without slashes at its end.
+func checkURL(base string) (string, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
+		return "", usageError{fmt.Errorf("--url must be like https://ws.example.com, got %q", base)}
 	}
-	return url
+	return strings.TrimRight(base, "/"), nil
 }

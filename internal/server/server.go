@@ -253,7 +253,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.scrape != nil {
 		serve("metrics", func() error { return s.scrape.Serve(s.scraped) })
 	}
-	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "max_connections", s.capacity())
+	scraped := "off"
+	if s.scraped != nil {
+		scraped = s.scraped.Addr().String()
+	}
+	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "metrics", scraped, "max_connections", s.capacity())
 
 	select {
 	case <-ctx.Done():
