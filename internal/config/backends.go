@@ -57,7 +57,7 @@ type AdapterNATS struct {
 	Username          string  `key:"username"` // counts only together with Password
 	Password          Secret  `key:"password"`
 	Token             Secret  `key:"token"`        // counts if user name and password do not
-	NodesNumber       *uint32 `key:"nodes_number"` // nil: as many as heartbeats show
+	NodesNumber       *uint32 `key:"nodes_number"` // ignored: nodes find each other
 }
 
 // ClusterHealth is about finding dead nodes. Load guarantees HeartbeatInterval

@@ -135,6 +135,7 @@ func TestFatalRules(t *testing.T) {
 	for json, want := range map[string]string{
 		`{"activity_timeout": 0}`:                                                                                     "activity_timeout: must be at least 1",
 		`{"adapter": {"driver": "redis-cluster"}}`:                                                                    "adapter.cluster.nodes: is empty",
+		`{"adapter": {"driver": "nats", "nats": {"servers": ["http://u:geheim@h"]}}}`:                                 "adapter.nats.servers: [0]: expected nats://",
 		`{"adapter": {"driver": "nats", "nats": {"servers": []}}}`:                                                    "adapter.nats.servers: must not be empty",
 		`{"cache": {"driver": "redis-cluster"}}`:                                                                      "database.redis.cluster_nodes: is empty",
 		`{"rate_limiter": {"enabled": true, "driver": "redis-cluster"}}`:                                              "database.redis.cluster_nodes: is empty",

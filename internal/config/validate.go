@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"path"
 	"reflect"
 	"regexp"
@@ -133,10 +134,18 @@ func (l *loader) validateAdapter() {
 		l.fail("adapter.nats.servers", "must not be empty")
 	}
 	for i, s := range a.NATS.Servers {
-		if strings.TrimSpace(string(s)) == "" {
-			l.fail("adapter.nats.servers", "[%d]: must not be empty", i)
+		if !natsURL(strings.TrimSpace(string(s))) {
+			l.fail("adapter.nats.servers", "[%d]: expected nats://[user:password@]host[:port], tls://… or host:port", i)
 		}
 	}
+}
+
+func natsURL(s string) bool {
+	if !strings.Contains(s, "://") {
+		s = "nats://" + s
+	}
+	u, err := url.Parse(s)
+	return err == nil && u.Hostname() != "" && (u.Scheme == "nats" || u.Scheme == "tls")
 }
 
 // validateRedis checks every Redis address, used or not, so that a typing error

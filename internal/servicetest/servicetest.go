@@ -99,6 +99,8 @@ type Services struct {
 // Options change the servers of Start.
 type Options struct {
 	Password string // of the sentinel group: both the servers and the Sentinels
+	Lines    string // added to the configuration of every server of the groups redis, cluster and nats; @DIR@ is their folder
+	Replicas bool   // of the cluster group: node4 to node6 follow node1 to node3
 }
 
 // Start starts groups of servers, as test/services names them, for this test
@@ -113,7 +115,12 @@ func Start(t testing.TB, opts Options, groups ...string) *Services {
 	for dir := s.folder; dir != os.TempDir() && len(dir) > 1; dir = filepath.Dir(dir) {
 		_ = os.Chmod(dir, 0o755)
 	}
-	s.call(t, []string{"SERVICES_PASSWORD=" + opts.Password}, append([]string{"up", s.folder}, groups...)...)
+	replicas := ""
+	if opts.Replicas {
+		replicas = "yes"
+	}
+	env := []string{"SERVICES_PASSWORD=" + opts.Password, "SERVICES_LINES=" + opts.Lines, "SERVICES_REPLICAS=" + replicas}
+	s.call(t, env, append([]string{"up", s.folder}, groups...)...)
 	t.Cleanup(func() { s.call(t, nil, "down", s.folder) })
 	s.read(t)
 	return s
