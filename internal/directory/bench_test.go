@@ -111,7 +111,7 @@ func BenchmarkBytesPerEntry(b *testing.B) {
 				before := heap()
 				d := New()
 				d.Add("a")
-				if _, _, err := d.Replace("a", 1, parts); err != nil {
+				if _, err := d.Replace("a", 1, parts, nil); err != nil {
 					b.Fatal(err)
 				}
 				held = float64(heap()-before) / n

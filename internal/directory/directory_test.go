@@ -207,9 +207,9 @@ func TestASnapshotChangesOnlyWhatDiffers(t *testing.T) {
 	a.SetMember("app", "presence-x", "new", "{}", 1)
 	drain(a) // lost
 	a.SetMember("app", "presence-x", "newer", "{}", 1)
-	changes, differing, err := d.Replace("a", a.Seq(), a.Snapshot(64))
-	if err != nil || differing != 3 || len(changes) != 3 {
-		t.Errorf("Replace = %v, %d, %v; want three changes", changes, differing, err)
+	changes, err := d.Replace("a", a.Seq(), a.Snapshot(64), nil)
+	if err != nil || len(changes) != 3 {
+		t.Errorf("Replace = %v, %v; want three changes", changes, err)
 	}
 	if p, _ := d.Peer("a"); p.Seq != a.Seq() || p.Digest != a.Digest() || d.RecountPeer("a") != a.Digest() {
 		t.Errorf("peer is %+v, want %d %x", p, a.Seq(), a.Digest())
@@ -218,7 +218,7 @@ func TestASnapshotChangesOnlyWhatDiffers(t *testing.T) {
 	if n, _ := d.Member("app", "presence-x", "newer"); n != 1 {
 		t.Errorf("what was pending at the snapshot is not there")
 	}
-	if _, _, err := d.Replace("a", 99, [][]byte{{1}}); err == nil {
+	if _, err := d.Replace("a", 99, [][]byte{{1}}, nil); err == nil {
 		t.Error("a broken snapshot was taken")
 	}
 	if got := len(d.entriesOf("a")); got != 51 {
@@ -404,8 +404,37 @@ func TestDirectoryIsTheSumOfItsPartitions(t *testing.T) {
 			"replace": func(t *rapid.T) {
 				p := pair.Draw(t, "from, to")
 				from := nodes[p[0]]
-				if _, _, err := nodes[p[1]].Replace(p[0], from.Seq(), from.Snapshot(40)); err != nil {
+				seq, parts := from.Seq(), from.Snapshot(40)
+				var later []Batch
+				for range rapid.IntRange(0, 3).Draw(t, "later") {
+					from.SetMember(app.Draw(t, "app"), channel.Draw(t, "channel"), user.Draw(t, "user"), "{}", value.Draw(t, "n"))
+					if b := from.Drain(60); b.N > 0 {
+						later = append(later, b)
+						for _, to := range names {
+							if to != p[0] {
+								behind[[2]string{p[0], to}] = append(behind[[2]string{p[0], to}], b)
+							}
+						}
+					}
+				}
+				before := viewOf(t, nodes[p[1]])
+				changes, err := nodes[p[1]].Replace(p[0], seq, parts, later)
+				if err != nil {
 					t.Fatal(err)
+				}
+				told := map[string]bool{}
+				for _, ch := range changes {
+					what := key(ch.Kind, ch.App, ch.Channel, ch.User)
+					if told[what] {
+						t.Fatalf("%s is told twice", what)
+					}
+					told[what] = true
+				}
+				after := viewOf(t, nodes[p[1]])
+				for what := range after {
+					if before[what] != after[what] && !told[what] {
+						t.Fatalf("%s changed and is not told", what)
+					}
 				}
 			},
 			"drop": func(t *rapid.T) {
@@ -413,7 +442,7 @@ func TestDirectoryIsTheSumOfItsPartitions(t *testing.T) {
 				nodes[p[1]].Drop(p[0])
 				nodes[p[1]].Add(p[0])
 				from := nodes[p[0]]
-				if _, _, err := nodes[p[1]].Replace(p[0], from.Seq(), from.Snapshot(40)); err != nil {
+				if _, err := nodes[p[1]].Replace(p[0], from.Seq(), from.Snapshot(40), nil); err != nil {
 					t.Fatal(err)
 				}
 			},

@@ -47,6 +47,8 @@ type Entry struct {
 	Value   int
 }
 
+func (e *Entry) change() Change { return Change{e.Kind, e.App, e.Channel, e.User} }
+
 func writeString(h *xxhash.Digest, s string) {
 	var size [4]byte
 	binary.LittleEndian.PutUint32(size[:], uint32(len(s)))

@@ -47,7 +47,7 @@ func FuzzDecode(f *testing.F) {
 		if p, _ := d.Peer("a"); p.Digest != d.RecountPeer("a") || p.Seq != uint64(len(entries)) {
 			t.Fatalf("after %d entries: %+v", len(entries), p)
 		}
-		if _, _, err := d.Replace("a", 9, [][]byte{b}); err != nil {
+		if _, err := d.Replace("a", 9, [][]byte{b}, nil); err != nil {
 			t.Fatal(err)
 		}
 		for _, ch := range d.Drop("a") {

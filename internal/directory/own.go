@@ -130,6 +130,9 @@ type Batch struct {
 	Entries []byte
 }
 
+// Last returns the sequence number of the last change.
+func (b *Batch) Last() uint64 { return b.First + uint64(b.N) - 1 }
+
 // Drain returns own changes that were not drained before, and stops once they
 // have limit bytes. A value that changed several times is in it once, and not
 // at all if it is again what it was. N is 0 when there is nothing to tell.

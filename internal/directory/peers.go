@@ -172,6 +172,10 @@ var (
 	errGap         = errors.New("directory: changes are missing")
 )
 
+func errLength(b Batch, n int) error {
+	return fmt.Errorf("directory: batch of %d changes has %d", b.N, n)
+}
+
 // Apply applies a batch of a peer. Changes that were applied already are
 // passed over. With an error nothing is applied: the batch is broken, or does
 // not follow what was applied last.
@@ -188,7 +192,7 @@ func (d *Directory) Apply(node string, b Batch) ([]Change, error) {
 		return nil, err
 	}
 	if n != b.N {
-		return nil, fmt.Errorf("directory: batch of %d changes has %d", b.N, n)
+		return nil, errLength(b, n)
 	}
 	var changes []Change
 	seq := b.First - 1
@@ -203,31 +207,78 @@ func (d *Directory) Apply(node string, b Batch) ([]Change, error) {
 	return changes, nil
 }
 
-// Replace makes a peer's partition what a snapshot of it says. Entries that
-// are the same in both are not touched, so that nobody looks gone for a moment.
-// It returns what changed and how many entries differed. With an error nothing
-// was changed: a part is broken.
-func (d *Directory) Replace(node string, seq uint64, parts [][]byte) (changes []Change, differing int, err error) {
+// Replace makes a peer's partition what a snapshot of it as of seq says, with
+// the batches that followed it; they must be in order and without a gap.
+// Entries that come out the same are not touched, so that nobody looks gone for
+// a moment. It returns what changed, each thing once. With an error nothing was
+// changed: something is broken.
+func (d *Directory) Replace(node string, seq uint64, parts [][]byte, later []Batch) ([]Change, error) {
 	p := d.peers[node]
 	if p == nil {
-		return nil, 0, errNoPartition
+		return nil, errNoPartition
 	}
 	for _, part := range parts {
 		if err := Decode(part, func(*Entry) {}); err != nil {
-			return nil, 0, err
+			return nil, err
+		}
+	}
+	newer, last, err := latest(seq, later)
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	set := func(e *Entry) {
+		if ch, ok := d.apply(p, e); ok {
+			changes = append(changes, ch)
 		}
 	}
 	p.gen++
 	for _, part := range parts {
 		_ = Decode(part, func(e *Entry) {
-			if ch, ok := d.apply(p, e); ok {
-				changes = append(changes, ch)
+			if len(newer) == 0 {
+				set(e)
+			} else if _, ok := newer[e.change()]; !ok {
+				set(e)
+			}
+		})
+	}
+	for _, b := range later {
+		_ = Decode(b.Entries, func(e *Entry) {
+			if last, ok := newer[e.change()]; ok {
+				set(&last)
+				delete(newer, e.change())
 			}
 		})
 	}
 	changes = append(changes, d.sweep(p, func(c *count) bool { return c.gen != p.gen })...)
-	p.seq = seq
-	return changes, len(changes), nil
+	p.seq = last
+	return changes, nil
+}
+
+// latest returns the last value of everything that batches change after seq,
+// and the sequence number of the last change.
+func latest(seq uint64, batches []Batch) (map[Change]Entry, uint64, error) {
+	newer := map[Change]Entry{}
+	for _, b := range batches {
+		if b.First == 0 || b.First > seq+1 {
+			return nil, 0, errGap
+		}
+		n := 0
+		err := Decode(b.Entries, func(e *Entry) {
+			if at := b.First + uint64(n); at > seq {
+				newer[e.change()] = *e
+			}
+			n++
+		})
+		if err == nil && n != b.N {
+			err = errLength(b, n)
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		seq = max(seq, b.Last())
+	}
+	return newer, seq, nil
 }
 
 // Drop forgets a partition, whole: a half-dropped node would let a user look
@@ -246,6 +297,7 @@ func (d *Directory) Drop(node string) []Change {
 // apply sets one share and reports whether that was a change.
 func (d *Directory) apply(p *partition, e *Entry) (Change, bool) {
 	sp := d.space(e.App)
+	e.App = sp.app
 	var old count
 	switch e.Kind {
 	case Channel, Member:
@@ -281,7 +333,7 @@ func (d *Directory) apply(p *partition, e *Entry) (Change, bool) {
 		return Change{}, false
 	}
 	p.replaced(e, old)
-	return Change{e.Kind, sp.app, e.Channel, e.User}, true
+	return e.change(), true
 }
 
 func (p *partition) replaced(e *Entry, old count) {
@@ -378,7 +430,7 @@ func (d *Directory) sweep(p *partition, gone func(*count) bool) []Change {
 		var old count
 		old.n, old.info = v.set(p.slot, p.gen, 0, "")
 		p.replaced(&e, old)
-		changes = append(changes, Change{e.Kind, e.App, e.Channel, e.User})
+		changes = append(changes, e.change())
 	}
 	d.apps.Range(func(_, value any) bool {
 		sp := value.(*space)

@@ -123,3 +123,28 @@ func (d *Directory) User(app, user string) int {
 	}
 	return 0
 }
+
+// Sum returns the subscriptions to a channel, or the connections of a member
+// of it, over all partitions, the own one included.
+func (d *Directory) Sum(app, name, user string) (n int, info string) {
+	s := d.lookup(app, name)
+	if s == nil {
+		return 0, ""
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	own, peers := s.own[name], s.channels[name]
+	if user == "" {
+		n = peers.total()
+		if own != nil {
+			n += int(own.n)
+		}
+		return n, ""
+	}
+	n, info = peers.member(user)
+	if own != nil && own.members[user] != nil && own.members[user].n > 0 {
+		m := own.members[user]
+		n, info = n+int(m.n), m.info
+	}
+	return n, info
+}

@@ -70,6 +70,13 @@ type Metrics struct {
 	members      *prometheus.GaugeVec
 	slow         *prometheus.CounterVec
 
+	clusterNodes       *prometheus.GaugeVec
+	clusterRefused     *prometheus.CounterVec
+	clusterResyncs     *prometheus.CounterVec
+	clusterDifferences *prometheus.GaugeVec
+	reconnections      *prometheus.CounterVec
+	dropped            *prometheus.CounterVec
+
 	mu   sync.RWMutex // guards what follows
 	apps map[string]*App
 }
@@ -135,6 +142,17 @@ func New(opts Options) *Metrics {
 	m.clientEvents = counter("client_events_total", "Client events accepted")
 	m.members = gauge("presence_members", "Presence members on this node, one per user and channel")
 	m.slow = counter("slow_consumer_disconnects_total", "Connections closed because the client did not read")
+
+	node := func(labels ...string) []string { return append([]string{"port"}, labels...) }
+	m.clusterNodes = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: opts.Prefix + "cluster_nodes", Help: "Nodes of the cluster that live, as this one sees it, itself included"}, node())
+	m.clusterRefused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "cluster_refused_envelopes_total", Help: "Messages on the topics of the cluster that were not taken"}, node("reason"))
+	m.clusterResyncs = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "cluster_resyncs_total", Help: "Partitions of peers that were fetched whole"}, node("reason"))
+	m.clusterDifferences = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: opts.Prefix + "cluster_audit_differences", Help: "Entries of the directory found to be wrong by the last comparison"}, node())
+	m.reconnections = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "horizontal_transport_reconnections_total", Help: "Times that the broker was lost and found again"}, []string{"driver"})
+	m.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "horizontal_transport_messages_dropped_total", Help: "Events that the broker did not take"}, []string{"driver"})
+	for _, c := range []prometheus.Collector{m.clusterNodes, m.clusterRefused, m.clusterResyncs, m.clusterDifferences, m.reconnections, m.dropped} {
+		m.registry.MustRegister(c)
+	}
 
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
