@@ -441,7 +441,7 @@ func (c *Channel) walk() {
 			}
 		}
 	}
-	c.walking = false
+	c.walking, c.pos = false, 0 // the next walk may be a while in coming, and slots may leave meanwhile
 	c.mu.Unlock()
 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -740,6 +741,37 @@ func TestLargeChannelKeepsOrderWhileItChanges(t *testing.T) {
 				t.Fatalf("client %d: event %d after %d within one subscription", i, n, last)
 			}
 			last = n
+		}
+	}
+}
+
+// A walk that is about to begin has served nobody yet, however far the one
+// before it came.
+func TestLeavingBeforeAWalkBegins(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	var all []*end
+	for range inline + 100 {
+		e := r.connect(ns)
+		if _, err := r.join(e, "big", Join{}); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	publish(ns, "big", "0", nil)
+	r.hub.Wait()
+	for _, e := range all[inline+50:] {
+		e.leave("big")
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the walk begins when we wait
+	publish(ns, "big", "1", nil)
+	for _, e := range all[:20] {
+		e.leave("big")
+	}
+	r.hub.Wait()
+	for i, e := range all[20 : inline+50] {
+		if frames := e.drain(t); len(frames) != 3 || frames[2] != "1" {
+			t.Fatalf("client %d got %q", i, frames)
 		}
 	}
 }
