@@ -117,20 +117,41 @@ type stream struct {
 type slot struct {
 	seq  atomic.Uint32 // plus one; 0: unused
 	left atomic.Int32  // receivers that have not got it
+	at   atomic.Int64  // when it was due
 }
 
 func newStream(id int, channel string, node, receive, slots int) *stream {
 	return &stream{id: id, channel: channel, node: node, receive: receive, slots: make([]slot, slots)}
 }
 
-// begin gives out the next number.
-func (s *stream) begin() uint32 {
+// begin gives out the next number, to a message that is due at a moment.
+func (s *stream) begin(at int64) uint32 {
 	seq := s.sent.Load()
 	sl := &s.slots[int(seq)&(len(s.slots)-1)]
+	sl.at.Store(at)
 	sl.left.Store(int32(s.receive))
 	sl.seq.Store(seq + 1)
 	s.sent.Store(seq + 1)
 	return seq
+}
+
+// due returns when a message was due, if it is still followed.
+func (s *stream) due(seq uint32) (at int64, ok bool) {
+	sl := &s.slots[int(seq)&(len(s.slots)-1)]
+	at = sl.at.Load()
+	return at, sl.seq.Load() == seq+1
+}
+
+// gaps returns how many numbers have been skipped, without those that were
+// refused.
+func (t *track) gaps(refused []uint32) int {
+	lost := 0
+	for _, s := range t.skipped {
+		lo, _ := slices.BinarySearch(refused, s.from)
+		hi, _ := slices.BinarySearch(refused, s.to)
+		lost += int(s.to-s.from) - (hi - lo)
+	}
+	return lost
 }
 
 // got notes one receiver of a message and reports whether it was the last one.

@@ -77,15 +77,15 @@ func TestTrackAgreesWithAPlainList(t *testing.T) {
 func TestLastReceiverIsTold(t *testing.T) {
 	s := newStream(0, "c", 0, 3, 4)
 	for round := range 10 {
-		seq := s.begin()
+		seq := s.begin(0)
 		got := fmt.Sprint(s.got(seq), s.got(seq), s.got(seq))
 		if got != "false false true" {
 			t.Errorf("message %d: %s", round, got)
 		}
 	}
-	old := s.begin()
+	old := s.begin(0)
 	for range 4 {
-		s.begin()
+		s.begin(0)
 	}
 	for range 3 {
 		if s.got(old) {

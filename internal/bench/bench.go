@@ -56,7 +56,7 @@ func (s *Scenario) Defaults() Options {
 
 // Scenarios returns all kinds of load.
 func Scenarios() []*Scenario {
-	return []*Scenario{fanout, many, chat, cluster, connectStorm, idle, publish}
+	return []*Scenario{fanout, many, chat, cluster, churn, connectStorm, idle, presence, publish}
 }
 
 // A measurement is one run of one variant.

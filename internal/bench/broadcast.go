@@ -250,16 +250,7 @@ func (m *measurement) addMessages(pub *publisher, w *window, from, to mark) {
 	}
 	m.add("published", "messages published, with the warm-up", Count, float64(pub.sent))
 	m.add("refused", "refused by the API", Count, float64(refused))
-	m.add("expected", "deliveries expected", Count, float64(t.Expected))
-	m.add("lost", "lost", Count, float64(t.Lost))
-	m.add("duplicated", "duplicated", Count, float64(t.Duplicated))
-	m.add("reordered", "out of order", Count, float64(t.Reordered))
-	if t.Unexpected > 0 {
-		m.add("unexpected", "refused and delivered all the same", Count, float64(t.Unexpected))
-	}
-	if foreign > 0 {
-		m.warn("%d messages came that this run did not send: somebody else uses the channel", foreign)
-	}
+	m.addTally(t, foreign)
 	m.add("delivered_per_s", "deliveries", PerSec, delivered/seconds)
 	m.addHist(&w.latency, "latency", "latency", 0.5, 0.9, 0.99, 0.999, 1)
 	if len(cr.targets) > 1 {
@@ -271,6 +262,20 @@ func (m *measurement) addMessages(pub *publisher, w *window, from, to mark) {
 	m.addHist(&w.ping, "ping", "ping meanwhile", 0.5, 0.99, 1)
 	m.addCosts(from, to, delivered, "message")
 	m.addLag(w)
+}
+
+// addTally adds what became of every message.
+func (m *measurement) addTally(t tally, foreign int) {
+	m.add("expected", "deliveries expected", Count, float64(t.Expected))
+	m.add("lost", "lost", Count, float64(t.Lost))
+	m.add("duplicated", "duplicated", Count, float64(t.Duplicated))
+	m.add("reordered", "out of order", Count, float64(t.Reordered))
+	if t.Unexpected > 0 {
+		m.add("unexpected", "refused and delivered all the same", Count, float64(t.Unexpected))
+	}
+	if foreign > 0 {
+		m.warn("%d messages came that this run did not send: somebody else uses the channel", foreign)
+	}
 }
 
 // addLag adds how late the generator was, and warns if that matters.

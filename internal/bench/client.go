@@ -58,7 +58,8 @@ type client struct {
 	streams  int     // the first stream that it receives
 	tracks   []track // of the streams it receives
 	born     int64   // when it should have been dialled
-	asked    int64   // when it subscribed
+	asked    int64   // when it should have subscribed; 0: that is answered
+	inside   bool    // of those that join and leave: it has joined last
 	pings    []int64 // when those that are not answered were due
 	extra    bool    // joins and leaves; what it gets is not part of the tally
 	hint     int     // where the last stamp lay in its frame
@@ -289,8 +290,7 @@ func (c *client) established(data protocol.Value, now int64) error {
 
 // subscribe asks for the client's channel; asked is when it should have.
 func (c *client) subscribe(asked int64) {
-	c.asked = asked
-	c.stage = subscribing
+	c.asked, c.stage = asked, subscribing
 	b := append(make([]byte, 0, 256), `{"event":"pusher:subscribe","data":{"channel":`...)
 	b = protocol.AppendString(b, c.channel)
 	if kind := protocol.KindOf(c.channel); kind.Is(protocol.Private) {
@@ -303,6 +303,12 @@ func (c *client) subscribe(asked int64) {
 		b = append(b, `,"auth":`...)
 		b = protocol.AppendString(b, sign.Channel(c.crowd.app.key, c.crowd.app.secret, c.socketID, c.channel, data))
 	}
+	c.link.send(maskedFrame(opText, append(b, "}}"...)))
+}
+
+func (c *client) unsubscribe() {
+	b := append(make([]byte, 0, 128), `{"event":"pusher:unsubscribe","data":{"channel":`...)
+	b = protocol.AppendString(b, c.channel)
 	c.link.send(maskedFrame(opText, append(b, "}}"...)))
 }
 

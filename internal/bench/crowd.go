@@ -221,7 +221,7 @@ func (cr *crowd) arrived(c *client, now int64) {
 		return
 	}
 	c.lane.joined.add(now - c.born)
-	c.born = 0
+	c.born, c.asked = 0, 0
 	cr.arrivals.Add(1)
 	cr.freeSlot()
 }
@@ -255,7 +255,7 @@ func (cr *crowd) left(c *client, was stage, err error) {
 
 // complaint handles an error that the server told a client.
 func (cr *crowd) complaint(c *client, text string) error {
-	if c.stage == subscribing || c.stage == greeting {
+	if c.asked != 0 || c.stage == greeting {
 		return refusedf("channel %s: the server answers %s", c.channel, text)
 	}
 	cr.note("the server says " + text)
@@ -285,6 +285,10 @@ func (cr *crowd) event(c *client, name string, s stamp, now int64) {
 // message counts a delivery; the lane is held.
 func (cr *crowd) message(c *client, s stamp, now int64) {
 	l := c.lane
+	if c.extra && c.tracks == nil {
+		l.delivered++
+		return
+	}
 	i := s.stream - c.streams
 	if uint(i) >= uint(len(c.tracks)) {
 		l.foreign++

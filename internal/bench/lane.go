@@ -46,6 +46,7 @@ type lane struct {
 	bytes     uint64 // of everything that arrived
 	tally     tally  // Duplicated and Reordered only
 	foreign   uint64 // messages that nobody sent in this run
+	gaps      uint64 // numbers that those that join and leave have missed in between
 	busy      int64  // nanoseconds spent on reading and handling
 
 	opened hist // from when a connection should have been begun to connection_established

@@ -120,7 +120,7 @@ func (p *pollLoop) poll() int {
 			continue
 		}
 		if ev.Events&^unix.EPOLLOUT != 0 {
-			s.read()
+			s.read(ev.Events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0)
 		}
 	}
 	return n
@@ -192,7 +192,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 }
 
 func (s *pollSock) interest() unix.EpollEvent {
-	ev := unix.EpollEvent{Fd: int32(s.fd), Pad: s.gen, Events: unix.EPOLLIN}
+	ev := unix.EpollEvent{Fd: int32(s.fd), Pad: s.gen, Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET}
 	if s.armed {
 		ev.Events |= unix.EPOLLOUT
 	}
@@ -267,20 +267,32 @@ func (s *pollSock) write(b []byte) {
 	}
 }
 
-// read hands what has arrived to the peer; lane.mu is held.
-func (s *pollSock) read() {
-	n, errno := recvNow(s.fd, s.loop.buf)
-	switch {
-	case n > 0:
-		s.loop.lane.bytes += uint64(n)
-		if err := s.peer.input(s.loop.buf[:n], s.loop.lane.clock.now()); err != nil {
-			s.close(err)
+// read hands what has arrived to the peer; lane.mu is held. The registration is
+// edge-triggered, so that epoll does not look at the socket a second time: all
+// is read, and with ended the end too.
+func (s *pollSock) read(ended bool) {
+	for {
+		n, errno := recvNow(s.fd, s.loop.buf)
+		switch {
+		case n > 0:
+			s.loop.lane.bytes += uint64(n)
+			if err := s.peer.input(s.loop.buf[:n], s.loop.lane.clock.now()); err != nil {
+				s.close(err)
+				return
+			}
+			if n < len(s.loop.buf) && !ended {
+				return
+			}
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
+			return
+		case errno != 0:
+			s.close(os.NewSyscallError("recv", errno))
+			return
+		default:
+			s.close(io.EOF)
+			return
 		}
-	case errno == unix.EAGAIN || errno == unix.EINTR:
-	case errno != 0:
-		s.close(os.NewSyscallError("recv", errno))
-	default:
-		s.close(io.EOF)
 	}
 }
 

@@ -138,7 +138,7 @@ const flushBytes = 16 << 10
 
 // publish sends the next message of a stream.
 func (p *publisher) publish(s *stream, due int64) {
-	seq := s.begin()
+	seq := s.begin(due)
 	p.crowd.inFlight.Add(1)
 	p.sent++
 	t := &p.texts[s.id]

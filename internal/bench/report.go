@@ -123,7 +123,7 @@ func (r *Report) cell(c *Case, m Metric, ratio bool, first float64) string {
 	if r.Repeat > 1 && low != high {
 		text += fmt.Sprintf(" [%s–%s]", strings.Fields(m.Unit.format(low))[0], strings.Fields(m.Unit.format(high))[0])
 	}
-	if ratio && first > 0 && mid > 0 {
+	if ratio && first > 0 && mid > 0 && m.Unit != Count {
 		text += fmt.Sprintf(" ×%.2f", mid/first)
 	}
 	return text

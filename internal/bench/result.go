@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -119,24 +120,28 @@ func keys(cases []*Case) []Metric {
 	return all
 }
 
-// warnings returns what the runs of a case warned of, each text once.
+// warnings returns what the runs of a case warned of, the same with other
+// numbers once.
 func (c *Case) warnings() []string {
 	times := map[string]int{}
-	var order []string
+	var kinds, texts []string
 	for i := range c.Runs {
 		for _, w := range c.Runs[i].Warnings {
-			if times[w]++; times[w] == 1 {
-				order = append(order, w)
+			kind := numbers.ReplaceAllString(w, "#")
+			if times[kind]++; times[kind] == 1 {
+				kinds, texts = append(kinds, kind), append(texts, w)
 			}
 		}
 	}
-	for i, w := range order {
-		if times[w] > 1 {
-			order[i] = fmt.Sprintf("%s (%d runs)", w, times[w])
+	for i, kind := range kinds {
+		if times[kind] > 1 {
+			texts[i] = fmt.Sprintf("%s (and so in %d runs)", texts[i], times[kind])
 		}
 	}
-	return order
+	return texts
 }
+
+var numbers = regexp.MustCompile(`[0-9.]+`)
 
 // A Report is everything that a command has measured.
 type Report struct {
