@@ -11,6 +11,10 @@ import (
 // ErrMiss says that there is no value, or not any more.
 var ErrMiss = errors.New("cache: no value")
 
+// ErrDown says that the server of the cache did not answer or is known not to;
+// the driver has logged it once. Other errors are answers of the server.
+var ErrDown = errors.New("cache: down")
+
 // A Cache keeps values by key. Values must not be changed after Set and after
 // Get. Every method may wait for a server, within the driver's own bound, and
 // returns an error when it could not be asked.

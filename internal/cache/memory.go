@@ -96,6 +96,13 @@ func (m *Memory) Delete(_ context.Context, key string) error {
 // Ping returns nil.
 func (m *Memory) Ping(context.Context) error { return nil }
 
+// Len returns how many values are kept, expired ones included until they are swept.
+func (m *Memory) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used.Len()
+}
+
 // Sweep forgets all values that have expired by now.
 func (m *Memory) Sweep(now time.Time) {
 	m.mu.Lock()
