@@ -1,17 +1,18 @@
 // Package rediscache is the cache in Redis: one server, the master that
 // Sentinels name, or a Redis Cluster.
 //
-// A server that does not answer costs one call its time limit; those that
-// follow fail at once, until one that is let through now and then finds the
-// server well again.
+// A server that does not answer costs its callers the time limit once; from
+// then on calls fail at once, until the server is found well in the background.
 package rediscache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -42,8 +43,9 @@ type Cache struct {
 	timeout time.Duration
 	log     *slog.Logger
 	shards  []shard
-	owed    owed
 	calls   sync.WaitGroup
+
+	lostShards atomic.Int32
 }
 
 // Open connects to the Redis at e; it gives up when ctx is done. Afterwards
@@ -73,14 +75,14 @@ func Open(ctx context.Context, e redisconn.Endpoint, opts Options) (*Cache, erro
 	if e.Cluster {
 		driver = "redis-cluster"
 	}
-	return &Cache{
+	c := &Cache{
 		client:  client,
 		prefix:  opts.Prefix + ":",
 		timeout: opts.Timeout,
 		log:     opts.Log.With("component", "cache", "driver", driver),
-		shards:  newShards(e.Cluster, opts.Timeout),
-		owed:    owed{keys: map[string]uint64{}},
-	}, nil
+	}
+	c.makeShards(e.Cluster)
+	return c, nil
 }
 
 // Close ends the connections. Calls that go on fail.
@@ -91,16 +93,17 @@ func (c *Cache) Close() {
 
 // Get returns a value; see cache.Cache.
 func (c *Cache) Get(ctx context.Context, key string) ([]byte, time.Duration, error) {
-	if c.owed.has(key) {
+	name := c.prefix + key
+	s := c.shard(name)
+	if s.owed.has(name) {
 		// What the server has is older than what it should have.
 		if err := c.Delete(ctx, key); err != nil {
 			return nil, 0, err
 		}
 		return nil, 0, cache.ErrMiss
 	}
-	name := c.prefix + key
-	a := c.do(ctx, c.client.B().Get().Key(name).Build(), func(ctx context.Context, get rueidis.Completed) answer {
-		got := c.client.DoMulti(ctx, get, c.client.B().Pttl().Key(name).Build())
+	a := c.do(ctx, s, name, func(ctx context.Context) answer {
+		got := c.client.DoMulti(ctx, pin(c.client.B().Get().Key(name).Build()), pin(c.client.B().Pttl().Key(name).Build()))
 		value, err := got[0].AsBytes()
 		if err != nil {
 			return answer{err: err}
@@ -127,57 +130,67 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, time.Duration, err
 
 // Set keeps a value, without an end if ttl is 0; see cache.Cache.
 func (c *Cache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	set := c.client.B().Set().Key(c.prefix + key).Value(rueidis.BinaryString(value))
+	name := c.prefix + key
+	set := c.client.B().Set().Key(name).Value(rueidis.BinaryString(value))
 	if ttl > 0 {
-		return c.write(ctx, "set", key, set.PxMilliseconds(max(1, ttl.Milliseconds())).Build())
+		return c.write(ctx, "set", name, set.PxMilliseconds(max(1, ttl.Milliseconds())).Build())
 	}
-	return c.write(ctx, "set", key, set.Build())
+	return c.write(ctx, "set", name, set.Build())
 }
 
 // Delete forgets a value; see cache.Cache.
 func (c *Cache) Delete(ctx context.Context, key string) error {
-	return c.write(ctx, "delete", key, c.client.B().Del().Key(c.prefix+key).Build())
+	name := c.prefix + key
+	return c.write(ctx, "delete", name, c.client.B().Del().Key(name).Build())
 }
 
 // write changes a key. If that fails, the key is deleted as soon as the server
 // lets it: no value at all is better than an old one.
-func (c *Cache) write(ctx context.Context, what, key string, cmd rueidis.Completed) error {
-	change := c.owed.begin()
-	// Writing the same again is harmless.
-	a := c.do(ctx, cmd.ToRetryable(), func(ctx context.Context, cmd rueidis.Completed) answer {
-		return answer{err: c.client.Do(ctx, cmd).Error()}
-	})
-	c.owed.end(key, change, a.err == nil)
+func (c *Cache) write(ctx context.Context, what, name string, cmd rueidis.Completed) error {
+	s := c.shard(name)
+	change := s.owed.begin(name)
+	cmd = pin(cmd.ToRetryable()) // writing the same again is harmless
+	a := c.do(ctx, s, name, func(ctx context.Context) answer { return answer{err: c.client.Do(ctx, cmd).Error()} })
+	s.owed.end(name, change, a.err == nil)
 	if a.err != nil {
 		return wrap(what, a.err)
 	}
-	c.settle(ctx)
+	c.settle(ctx, s)
 	return nil
 }
 
-// settle deletes the keys whose last write failed.
-func (c *Cache) settle(ctx context.Context) {
-	if !c.owed.take() {
+// pin keeps a command out of the library's pool. A connection that broke may
+// still be writing it when it has been tried again with success.
+func pin(cmd rueidis.Completed) rueidis.Completed { return cmd.Pin() }
+
+// settle deletes the keys of a shard whose last write failed.
+func (c *Cache) settle(ctx context.Context, s *shard) {
+	if !s.owed.take() {
 		return
 	}
-	defer c.owed.give()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
-	defer cancel()
-	for keys := range c.owed.batches() {
-		change := c.owed.begin()
-		cmds := make([]rueidis.Completed, len(keys))
-		for i, key := range keys {
-			cmds[i] = c.client.B().Del().Key(c.prefix + key).Build().ToRetryable()
+	defer s.owed.give()
+	for ctx = context.WithoutCancel(ctx); ; {
+		names := s.owed.batch()
+		if len(names) == 0 {
+			s.owed.settled(nil)
+			return
 		}
-		failed := false
-		for i, result := range c.client.DoMulti(ctx, cmds...) {
-			ok := result.Error() == nil
-			c.owed.end(keys[i], change, ok)
-			failed = failed || !ok
+		a := c.within(ctx, s, func(ctx context.Context) answer {
+			var err error
+			cmds := make([]rueidis.Completed, len(names))
+			for i, name := range names {
+				cmds[i] = pin(c.client.B().Del().Key(name).Build().ToRetryable())
+			}
+			for _, result := range c.client.DoMulti(ctx, cmds...) {
+				err = errors.Join(err, result.Error())
+			}
+			return answer{err: err}
+		})
+		if a.err != nil {
+			s.owed.settled(nil) // the next write that works tries again
+			return
 		}
-		if failed {
-			return // the next write that works tries again
-		}
+		s.owed.settled(names)
 	}
 }
 
