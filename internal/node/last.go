@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"sockudo/internal/app"
@@ -78,11 +79,20 @@ func (n *Node) saveLast(ctx context.Context, appID, channel string, value []byte
 	if err == nil {
 		return
 	}
-	n.log.Warn("last event not cached", "app_id", appID, "channel", channel, "err", err)
+	n.log.Log(ctx, cacheLevel(err), "last event not cached", "app_id", appID, "channel", channel, "err", err)
 	// An older event must not be replayed in its place.
 	if err := n.cache.Delete(ctx, key); err != nil {
 		n.log.Debug("older event not removed", "app_id", appID, "channel", channel, "err", err)
 	}
+}
+
+// cacheLevel is how loud an error of the cache is told. That it is down, it has
+// said itself.
+func cacheLevel(err error) slog.Level {
+	if errors.Is(err, cache.ErrDown) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 // readLast returns the cached event of a channel, or nil.
@@ -94,7 +104,7 @@ func (n *Node) readLast(ctx context.Context, appID, channel string) ([]byte, hub
 	case errors.Is(err, cache.ErrMiss):
 		return nil, 0, 0
 	case err != nil:
-		n.log.Warn("last event not read", "app_id", appID, "channel", channel, "err", err)
+		n.log.Log(ctx, cacheLevel(err), "last event not read", "app_id", appID, "channel", channel, "err", err)
 		return nil, 0, 0
 	}
 	value, stamp := cutStamp(value)

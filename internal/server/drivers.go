@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"sockudo/internal/cache"
 	"sockudo/internal/config"
 )
 
@@ -27,7 +26,6 @@ func checkBuilt(cfg *config.Config) error {
 	}
 	refuse("adapter.driver", cfg.Adapter.Driver, "local")
 	refuse("app_manager.driver", cfg.AppManager.Driver, "memory")
-	refuse("cache.driver", cfg.Cache.Driver, "memory", "none")
 	refuse("queue.driver", cfg.Queue.Driver, "memory", "none")
 	if cfg.RateLimiter.Enabled {
 		errs = append(errs, notBuilt("rate_limiter.enabled", "true"))
@@ -39,15 +37,4 @@ func checkBuilt(cfg *config.Config) error {
 		errs = append(errs, notBuilt("ssl.passphrase", "***"))
 	}
 	return errors.Join(errs...)
-}
-
-func openCache(cfg *config.Config) (cache.Cache, *cache.Memory) {
-	if cfg.Cache.Driver == "none" {
-		return cache.None{}, nil
-	}
-	m := cache.NewMemory(cache.MemoryOptions{
-		TTL:      cfg.Cache.Memory.TTL.Duration(),
-		Capacity: int(min(cfg.Cache.Memory.MaxCapacity, 1<<31)),
-	})
-	return m, m
 }

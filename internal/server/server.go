@@ -41,7 +41,7 @@ type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	apps    *Store
-	memory  *cache.Memory    // nil: there is no cache in memory
+	cache   cache.Cache
 	peers   *cluster.Cluster // nil: the node is alone
 	hub     *hub.Hub
 	node    *node.Node
@@ -54,10 +54,12 @@ type Server struct {
 
 	main    net.Listener
 	scraped net.Listener // nil: metrics are off or could not be bound
+
+	runCache func(context.Context) error
 }
 
 // New builds a server and binds its listeners; Run serves.
-func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error) {
+func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -65,10 +67,17 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: opts.Log.With("component", "server")}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
 	if cfg.Metrics.Enabled {
 		s.metrics = metrics.New(metrics.Options{Prefix: cfg.Metrics.Prometheus.Prefix, Port: int(cfg.Metrics.Port)})
 	}
-	var err error
+	if s.cache, s.runCache, err = openCache(ctx, cfg, opts.Log); err != nil {
+		return nil, err
+	}
 	if s.apps, err = OpenApps(ctx, cfg, opts.Log); err != nil {
 		return nil, fmt.Errorf("app manager: %w", err)
 	}
@@ -76,15 +85,13 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 	for _, a := range cfg.AppManager.Array.Apps {
 		s.metrics.App(a.ID) // so that dashboards know the app before its first connection
 	}
-	var lastEvents cache.Cache
-	lastEvents, s.memory = openCache(cfg)
 	s.peers = openPeers(cfg, opts, s.metrics)
 	inHub := hub.Options{Metrics: s.metrics}
 	if s.peers != nil {
 		inHub.Peers = s.peers
 	}
 	s.hub = hub.New(inHub)
-	s.node = node.New(s.hub, lastEvents, node.Options{
+	s.node = node.New(s.hub, s.cache, node.Options{
 		Peers:        s.peers,
 		PeerTimeout:  peerTimeout(cfg).Duration(),
 		LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(),
@@ -93,7 +100,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 		Room:         s.room,
 		Log:          opts.Log,
 	})
-	s.health = checks(cfg, s.apps, s.peers, opts.Log)
+	s.health = checks(cfg, s.apps, s.cache, s.peers, opts.Log)
 	s.gate = session.NewGate(s.apps, s.hub, s.node, session.Options{
 		ActivityTimeout:  cfg.ActivityTimeout.Duration(),
 		PongTimeout:      cfg.PongTimeout.Duration(),
@@ -111,7 +118,6 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (*Server, error)
 	s.api.ErrorLog = slog.NewLogLogger(opts.Log.With("component", "http").Handler(), slog.LevelDebug)
 
 	if s.main, err = listen(ctx, cfg, s.log); err != nil {
-		s.apps.Close()
 		return nil, err
 	}
 	if s.metrics != nil {
@@ -151,7 +157,7 @@ func messageLimit(cfg *config.Config) int {
 }
 
 // checks are the dependencies that GET /up asks about.
-func checks(cfg *config.Config, apps app.Pinger, peers *cluster.Cluster, log *slog.Logger) *health.Health {
+func checks(cfg *config.Config, apps app.Pinger, c cache.Cache, peers *cluster.Cluster, log *slog.Logger) *health.Health {
 	h := health.New(cfg.HealthCheckTimeout.Duration(), log)
 	h.Add("app store", true, func(ctx context.Context) error {
 		there, err := apps.Any(ctx)
@@ -160,6 +166,10 @@ func checks(cfg *config.Config, apps app.Pinger, peers *cluster.Cluster, log *sl
 		}
 		return err
 	})
+	if p, ok := c.(cache.Pinger); ok {
+		// Not critical: what cache channels replay is not worth a node (docs/decisions).
+		h.Add("cache", false, p.Ping)
+	}
 	if peers != nil {
 		h.Add("cluster", true, func(context.Context) error { return peers.Ready() })
 	}
@@ -217,7 +227,7 @@ func (s *Server) Node() *node.Node { return s.node }
 // readiness goes, clients are closed one after the other, what was accepted is
 // delivered. It returns nil after a complete stop.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.apps.Close()
+	defer s.release()
 	// What runs behind the doors stops after them.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
@@ -229,9 +239,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	behind.Go(func() error { return s.node.Run(inner) })
 	behind.Go(func() error { return s.gate.Watch(inner) })
-	if s.memory != nil {
-		behind.Go(func() error { return s.memory.Run(inner, s.cfg.Cache.Memory.CleanupInterval.Duration()) })
-	}
+	behind.Go(func() error { return s.runCache(inner) })
 
 	var doors errgroup.Group
 	failed := make(chan struct{}, 2)
@@ -270,6 +278,14 @@ func (s *Server) Run(ctx context.Context) error {
 	err = errors.Join(err, peers.Wait())
 	stopInner()
 	return errors.Join(err, behind.Wait())
+}
+
+// release closes what reaches other servers.
+func (s *Server) release() {
+	if s.apps != nil {
+		s.apps.Close()
+	}
+	closeCache(s.cache)
 }
 
 // roomTimeout is how long a publish waits for the transport before it is refused.
