@@ -151,20 +151,29 @@ func (c *Conn) Ping(payload []byte) {
 // the connection when the peer has answered or Options.CloseTimeout has passed.
 // Sends that follow are refused. The reason is cut to 123 bytes; code 0 stands
 // for a close frame without a body.
-func (c *Conn) Close(code uint16, reason string) { c.shut(ErrClosed, code, reason) }
+func (c *Conn) Close(code uint16, reason string) { c.shut(ErrClosed, nil, code, reason) }
+
+// CloseAfter is Close with a last frame, which nothing of another goroutine can
+// follow. It goes out even if the queue is full. False: the connection is
+// closing already.
+func (c *Conn) CloseAfter(last *Frame, code uint16, reason string) bool {
+	return c.shut(ErrClosed, last, code, reason)
+}
 
 // shut starts the close handshake, unless it has begun.
-func (c *Conn) shut(err error, code uint16, reason string) {
+func (c *Conn) shut(err error, last *Frame, code uint16, reason string) bool {
 	c.mu.Lock()
 	if c.state != stateOpen {
 		c.mu.Unlock()
-		return
+		return false
 	}
-	wake := c.sayBye(err, code, reason)
+	wake := last != nil && c.push(last)
+	wake = c.sayBye(err, code, reason) || wake
 	c.mu.Unlock()
 	if wake {
 		c.link.flush(c)
 	}
+	return true
 }
 
 // WakeAt asks for one Wake at t in place of an earlier wish; the zero time
