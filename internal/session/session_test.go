@@ -123,6 +123,59 @@ func TestBothSecretsVerifyDuringARotation(t *testing.T) {
 	c.ExpectSubscriptionError("private-x", "AuthError", 401, 4009)
 }
 
+func TestConnectionsLiveThroughARotation(t *testing.T) {
+	store := oneApp(t, nil)
+	g, addr := door(t, store, Options{})
+	c := pushertest.Dial(t, addr, owner)
+	c.Subscribe("private-before")
+	rotate := func(secret, previous app.Secret, until time.Time) {
+		t.Helper()
+		if err := store.SetSecrets(t.Context(), owner.ID, secret, previous, until); err != nil {
+			t.Fatal(err)
+		}
+		g.Recheck(owner.ID)
+	}
+	// The connection was opened before. Which secrets count for it is read again.
+	accepts := func(channel, secret string, want bool) {
+		t.Helper()
+		c.App.Secret = secret
+		for end := time.Now().Add(30 * time.Second); ; {
+			c.SendSubscribe("private-" + channel)
+			ok := c.Next().Event == "pusher_internal:subscription_succeeded"
+			if ok == want {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("a channel signed with %q is accepted: %t", secret, ok)
+			}
+			if ok {
+				c.Unsubscribe("private-" + channel)
+			} else {
+				c.ExpectError(4009)
+			}
+		}
+		if !want {
+			c.ExpectError(4009)
+		}
+	}
+	rotate("newer", "secret", time.Time{})
+	accepts("new", "newer", true)
+	accepts("old", "secret", true)
+	c.App.Secret = "newer"
+	c.Signin(`{"id":"1"}`)
+	rotate("newer", "secret", time.Now().Add(-time.Second))
+	accepts("late", "secret", false)
+	rotate("newer", "", time.Time{})
+	accepts("later", "secret", false)
+	accepts("new-again", "newer", true)
+	// One that is opened now tells the older ones too.
+	rotate("newest", "newer", time.Time{})
+	d := pushertest.Dial(t, addr, pushertest.App{ID: owner.ID, Key: owner.Key, Secret: "newest"})
+	d.Subscribe("private-x")
+	c.App.Secret = "newest"
+	c.Subscribe("private-y")
+}
+
 func TestUpgradesMayBeLimited(t *testing.T) {
 	_, addr := door(t, oneApp(t, nil), Options{Limit: func(*http.Request) *ws.Refusal {
 		return &ws.Refusal{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7"}}}
