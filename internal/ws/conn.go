@@ -73,6 +73,7 @@ type Conn struct {
 	told     bool // the peer's close frame has come
 	failed   bool // the peer broke the protocol: nothing will answer the close frame
 	slow     bool // OnSlow is to be called
+	crowded  bool // the client keeps up and half of a bound is queued
 	muted    bool // input is not asked for, because a callback waits; poll transport only
 	queue    fifo
 	farewell *Frame // the close frame, until it follows the queue
@@ -81,7 +82,6 @@ type Conn struct {
 	markLeft int    // bytes to be written until the mark is passed; 0: there is no mark
 	markAt   int64  // when the mark was set behind what was queued then
 	wakeAt   int64  // 0: never
-	writeAt  int64  // when the writer went to the descriptor; stream transport only
 	closeBy  int64  // when a closing connection is cut; 0: not closing
 	timerAt  int64  // when the wheel gives the connection out; 0: it does not have it
 	err      error  // why the connection ends
@@ -103,8 +103,11 @@ type shard struct {
 	wheel   wheel
 	waiting atomic.Int64 // bytes that the writer has to write
 	stuck   atomic.Int64 // bytes of full sockets
-	crowded atomic.Int64 // when a connection that keeps up had half its bound queued; 0: not lately
+	crowded atomic.Int64 // connections that keep up and have half of a bound queued
 }
+
+// Server returns the server that the connection belongs to.
+func (c *Conn) Server() *Server { return c.srv }
 
 // RemoteAddr returns the address of the peer as HOST:PORT, or "" or "@" on a
 // Unix socket.
