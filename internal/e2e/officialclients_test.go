@@ -48,9 +48,10 @@ func TestOfficialClientsWork(t *testing.T) {
 		"SOCKUDO_APP_SECRET="+appB.Secret,
 		"SOCKUDO_CONTROL="+control(t, main),
 		"SOCKUDO_TEST_CHROMIUM="+chromium,
+		"SOCKUDO_BINARY="+binary,
 	)
 	results := map[string]bool{}
-	for _, file := range []string{"node.test.js", "browser.test.js"} {
+	for _, file := range []string{"node.test.js", "browser.test.js", "readme.test.js"} {
 		for _, res := range runNode(t, node, file, env) {
 			name := strings.Join(res.Name, "/")
 			ok := t.Run(name, res.report)

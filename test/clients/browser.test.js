@@ -1,38 +1,24 @@
 // The scenarios in Chromium, with the browser builds of the current and the
 // previous major of pusher-js.
 import { after, before, suite, test } from 'node:test';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { chromium } from 'playwright-core';
 import { Backend } from './lib/backend.js';
-import * as settings from './lib/settings.js';
+import { launch } from './lib/browser.js';
 import { equal } from './lib/stage.js';
 import { scenarios } from './scenarios/index.js';
 
 const require = createRequire(import.meta.url);
 const backend = new Backend();
-let profile;
 let browser;
 
 before(async () => {
   await backend.start();
-  profile = await mkdtemp(join(tmpdir(), 'sockudo-chromium-'));
-  browser = await chromium.launchPersistentContext(profile, {
-    executablePath: settings.chromium(),
-    headless: true,
-    args: [
-      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync',
-    ],
-  });
+  browser = await launch();
 });
 
 after(async () => {
   await browser?.close();
   await backend.close();
-  await rm(profile, { recursive: true, force: true });
 });
 
 // open loads the page of a library in a new tab. Errors of the page fail what

@@ -4,7 +4,9 @@
 //   SOCKUDO_APP_ID, SOCKUDO_APP_KEY, SOCKUDO_APP_SECRET
 //   SOCKUDO_FULL_PORT                               a server with the same app and room for one connection
 //   SOCKUDO_CONTROL                                 URL of a control server: POST /restart?how=term|kill
-//   SOCKUDO_TEST_CHROMIUM                           path of the browser, only for browser.test.js
+//   SOCKUDO_TEST_CHROMIUM                           path of the browser, for browser.test.js and readme.test.js
+//   SOCKUDO_BINARY                                  path of the program, for readme.test.js
+//   SOCKUDO_SCREENSHOT                              where readme.test.js puts a picture of the page, if it is to
 //
 // The app has client messages, watchlist events and subscription counts on.
 function required(name) {
@@ -31,3 +33,4 @@ export const secrets = {
 };
 
 export const chromium = () => required('SOCKUDO_TEST_CHROMIUM');
+export const binary = () => required('SOCKUDO_BINARY');
