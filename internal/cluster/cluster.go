@@ -76,6 +76,13 @@ type Truth interface {
 	Truth(tell func(directory.Entry))
 }
 
+// A Hearer is a Local that wants to know that broadcasts may have passed it by:
+// Gap is called when the broker is lost, from when on some may, and when it is
+// back, until when some may have.
+type Hearer interface {
+	Gap()
+}
+
 // A Fact is a change of the whole cluster's view of a channel.
 type Fact struct {
 	Kind    FactKind
@@ -144,6 +151,7 @@ type Cluster struct {
 	local   Local
 	witness Witness
 	truth   Truth
+	hearer  Hearer
 }
 
 // arrival is something for the loop to do.
@@ -263,6 +271,7 @@ func (c *Cluster) Run(ctx context.Context, local Local) error {
 	c.local = local
 	c.witness, _ = local.(Witness)
 	c.truth, _ = local.(Truth)
+	c.hearer, _ = local.(Hearer)
 	if c.witness != nil {
 		c.dir.Watch()
 		c.mu.Lock()
@@ -317,10 +326,22 @@ type busEvents struct{ c *Cluster }
 func (e busEvents) Message(topic string, msg []byte) { e.c.message(topic, msg, time.Now()) }
 
 // Lost passes it on to the loop.
-func (e busEvents) Lost() { e.c.post(arrival{what: busLost}) }
+func (e busEvents) Lost() {
+	e.c.gap()
+	e.c.post(arrival{what: busLost})
+}
 
 // Restored passes it on to the loop.
-func (e busEvents) Restored() { e.c.post(arrival{what: busRestored}) }
+func (e busEvents) Restored() {
+	e.c.gap()
+	e.c.post(arrival{what: busRestored})
+}
+
+func (c *Cluster) gap() {
+	if c.hearer != nil {
+		c.hearer.Gap()
+	}
+}
 
 func (c *Cluster) message(topic string, msg []byte, now time.Time) {
 	env, why := c.guard.open(msg, now)
@@ -714,6 +735,12 @@ func (c *Cluster) Interested(t Topic) bool {
 // counted, and each is ended by one Unwant.
 func (c *Cluster) Want(ctx context.Context, app, channel string) error {
 	return c.interests.want(ctx, app, channel, c.topics.channel(app, channel))
+}
+
+// TryWant is a Want that does not wait: it reports whether the topic is
+// acknowledged already, and then it is wanted.
+func (c *Cluster) TryWant(app, channel string) bool {
+	return c.interests.tryWant(c.topics.channel(app, channel))
 }
 
 // Unwant ends a Want. The topic is kept for a while, in case it is wanted again.

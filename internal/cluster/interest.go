@@ -60,6 +60,18 @@ func (n *interests) has(topic string) bool {
 	return it != nil && it.acked
 }
 
+// tryWant wants a topic if nothing has to be waited for.
+func (n *interests) tryWant(topic string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	it := n.byTopic[topic]
+	if it == nil || !it.acked {
+		return false
+	}
+	it.wants++
+	return true
+}
+
 func (n *interests) want(ctx context.Context, app, channel, topic string) error {
 	select {
 	case <-n.began:

@@ -6,6 +6,8 @@ type Adapter struct {
 	Driver           string         `key:"driver" oneof:"local,redis,redis-cluster,nats"`
 	BufferMultiplier uint32         `key:"buffer_multiplier_per_cpu"`
 	FallbackToLocal  bool           `key:"fallback_to_local"`
+	ClusterID        string         `key:"cluster_id"`
+	Secret           Secret         `key:"secret"` // empty: what nodes send each other is not signed
 	Redis            AdapterRedis   `key:"redis"`
 	Cluster          AdapterCluster `key:"cluster"`
 	NATS             AdapterNATS    `key:"nats"`

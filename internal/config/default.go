@@ -25,6 +25,7 @@ func Default() *Config {
 		Adapter: Adapter{
 			Driver:           "local",
 			BufferMultiplier: 64,
+			ClusterID:        "default",
 			Redis: AdapterRedis{
 				RequestsTimeout: 5000,
 				Prefix:          "sockudo_adapter:",

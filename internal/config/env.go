@@ -37,6 +37,8 @@ var envTable = []envRow{
 	{name: "ADAPTER_DRIVER", key: "adapter.driver"},
 	{name: "ADAPTER_BUFFER_MULTIPLIER_PER_CPU", key: "adapter.buffer_multiplier_per_cpu"},
 	{name: "ADAPTER_FALLBACK_TO_LOCAL", key: "adapter.fallback_to_local", alt: true},
+	{name: "ADAPTER_CLUSTER_ID", key: "adapter.cluster_id"},
+	{name: "ADAPTER_SECRET", key: "adapter.secret"},
 	{name: "REDIS_URL", key: "adapter.redis.redis_pub_options.url"},
 	{name: "REDIS_URL", key: "adapter.redis.redis_sub_options.url"},
 	{name: "REDIS_CLUSTER_NODES", key: "adapter.cluster.nodes"},

@@ -122,8 +122,14 @@ func (l *loader) validateApps() {
 	}
 }
 
+// maxClusterID is how many bytes nodes have room for in what they send each other.
+const maxClusterID = 64
+
 func (l *loader) validateAdapter() {
 	a := &l.cfg.Adapter
+	if n := len(a.ClusterID); n > maxClusterID {
+		l.fail("adapter.cluster_id", "has %d bytes, at most %d are allowed", n, maxClusterID)
+	}
 	if a.Driver == "redis-cluster" && len(a.Cluster.Nodes) == 0 {
 		l.fail("adapter.cluster.nodes", "is empty and database.redis.cluster_nodes too")
 	}

@@ -151,6 +151,34 @@ func (ns *Namespace) UserChanged(id string) {
 	}
 }
 
+// TellAll tells f all that this node has now. It calls f under the locks that
+// the facts are told under as they change.
+func (h *Hub) TellAll(f Facts) {
+	for _, ns := range h.Apps() {
+		ns.mu.RLock()
+		if ns.quota > 0 {
+			f.SetSockets(ns.ID, ns.quota)
+		}
+		ns.mu.RUnlock()
+		ns.userMu.Lock()
+		for id, u := range ns.users {
+			f.SetUser(ns.ID, id, len(u.sockets))
+		}
+		ns.userMu.Unlock()
+		ns.Channels("", func(c *Channel) bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			f.SetChannel(ns.ID, c.name, len(c.slots))
+			for user, m := range c.members {
+				if m.conns > 0 {
+					f.SetMember(ns.ID, c.name, user, m.info, m.conns)
+				}
+			}
+			return true
+		})
+	}
+}
+
 // Counts returns how many sockets are subscribed to a channel of an app and how
 // many distinct members there are, in the whole cluster.
 func (h *Hub) Counts(app, channel string) (subscriptions, users int) {

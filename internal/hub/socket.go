@@ -106,8 +106,6 @@ func (sub *Subscription) Member() string { return sub.user }
 
 // Fail tells the client why its connection ends and ends it with the same code.
 func (s *Socket) Fail(code int, message string) {
-	last := ws.TextFrame(protocol.AppendError(nil, code, message))
-	if s.Conn.CloseAfter(last, uint16(code), message) && s.ns != nil {
-		s.ns.metrics.Sent(1, last.Size())
-	}
+	s.Send(ws.TextFrame(protocol.AppendError(nil, code, message)))
+	s.Conn.Close(uint16(code), message)
 }

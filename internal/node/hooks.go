@@ -158,7 +158,7 @@ func (f *feed) flush(now time.Time) {
 }
 
 // joined returns what is to be told of a join to a node without peers; with
-// peers, Witness is told.
+// peers, fact is.
 func (n *Node) joined(app, channel string, member *protocol.Member) func(hub.Joined) {
 	if n.feed == nil || n.peers != nil {
 		return nil
@@ -196,12 +196,8 @@ func (n *Node) counted(app, channel string, subscriptions int) {
 	}
 }
 
-// Witness is told by the cluster what comes into being and ends anywhere in it;
-// see cluster.Witness.
-func (n *Node) Witness(f cluster.Fact) {
-	if n.feed == nil {
-		return
-	}
+// fact tells the hooks what came into being or ended in the cluster.
+func (n *Node) fact(f cluster.Fact) {
 	e := protocol.HookEvent{Channel: f.Channel, UserID: f.User}
 	switch f.Kind {
 	case cluster.Occupied:

@@ -6,27 +6,13 @@ import (
 	"fmt"
 
 	"sockudo/internal/app"
-	"sockudo/internal/cluster"
 	"sockudo/internal/hub"
 	"sockudo/internal/protocol"
 	"sockudo/internal/ws"
 )
 
-// JoinWaits reports whether joining a channel may wait: for the cache, or for
-// the broker when this node does not listen to the channel yet.
-func (n *Node) JoinWaits(a *app.App, channel string) bool {
-	k := protocol.KindOf(channel)
-	return k.Is(protocol.Cached) || !k.Is(protocol.User) && n.wantWaits(a.ID, channel)
-}
-
-// SignInWaits reports whether signing in as a user may wait for the broker.
-func (n *Node) SignInWaits(a *app.App, userID string) bool {
-	return n.wantWaits(a.ID, protocol.UserPrefix+userID)
-}
-
-func (n *Node) wantWaits(appID, channel string) bool {
-	return n.peers != nil && !n.peers.Interested(cluster.Topic{App: appID, Channel: channel})
-}
+// ErrWait says that nothing was done because something has to be waited for.
+var ErrWait = errors.New("node: that takes a while")
 
 // want begins to listen to what the peers broadcast on a channel; every want is
 // ended by an unwant. It returns when nothing can be missed any more.
@@ -39,15 +25,30 @@ func (n *Node) want(ctx context.Context, appID, channel string) error {
 	return n.peers.Want(ctx, appID, channel)
 }
 
+// tryWant reports whether a want need not wait, and then it is one.
+func (n *Node) tryWant(appID, channel string) bool {
+	return n.peers == nil || n.peers.TryWant(appID, channel)
+}
+
 func (n *Node) unwant(appID, channel string) {
 	if n.peers != nil {
 		n.peers.Unwant(appID, channel)
 	}
 }
 
+// TryJoin is a Join that does not wait: it returns ErrWait if it would have to,
+// for the cache or because the broker does not bring the channel's events yet.
+func (n *Node) TryJoin(a *app.App, s *hub.Socket, channel string, member *protocol.Member) error {
+	kind := protocol.KindOf(channel)
+	if kind.Is(protocol.Cached) || !kind.Is(protocol.User) && !n.tryWant(a.ID, channel) {
+		return ErrWait
+	}
+	return n.join(context.Background(), a, s, channel, kind, member)
+}
+
 // Join puts s on a channel whose name and signature have been checked, with
-// member on a presence channel. It waits only if JoinWaits says so. Its error is
-// a *protocol.Error, a *protocol.SubscriptionError or an internal one.
+// member on a presence channel. Its error is a *protocol.Error, a
+// *protocol.SubscriptionError or an internal one.
 func (n *Node) Join(ctx context.Context, a *app.App, s *hub.Socket, channel string, member *protocol.Member) error {
 	kind := protocol.KindOf(channel)
 	if err := n.hear(ctx, a.ID, channel, kind); err != nil {
@@ -57,11 +58,7 @@ func (n *Node) Join(ctx context.Context, a *app.App, s *hub.Socket, channel stri
 			Message: "Channel " + channel + " cannot be subscribed to now because the server has no connection to the other nodes, try again",
 		}
 	}
-	err := n.join(ctx, a, s, channel, member)
-	if err != nil {
-		n.ignore(a.ID, channel, kind)
-	}
-	return err
+	return n.join(ctx, a, s, channel, kind, member)
 }
 
 // hear returns when this node gets all further events of a channel that peers
@@ -88,7 +85,8 @@ func (n *Node) ignore(appID, channel string, kind protocol.Kind) {
 	}
 }
 
-func (n *Node) join(ctx context.Context, a *app.App, s *hub.Socket, channel string, member *protocol.Member) error {
+// join is Join when the channel is heard, which ends if it fails.
+func (n *Node) join(ctx context.Context, a *app.App, s *hub.Socket, channel string, kind protocol.Kind, member *protocol.Member) error {
 	c := s.Namespace().Pin(channel)
 	defer c.Unpin()
 	j := hub.Join{
@@ -98,10 +96,13 @@ func (n *Node) join(ctx context.Context, a *app.App, s *hub.Socket, channel stri
 		Tell:       n.joined(a.ID, channel, member),
 	}
 	var err error
-	if c.Kind().Is(protocol.Cached) {
+	if kind.Is(protocol.Cached) {
 		err = n.joinCached(ctx, a, c, s, j)
 	} else {
 		_, err = c.Join(s, j)
+	}
+	if err != nil {
+		n.ignore(a.ID, channel, kind)
 	}
 	switch {
 	case errors.Is(err, hub.ErrSubscribed):
@@ -134,21 +135,32 @@ func (n *Node) Gone(s *hub.Socket) {
 	ns.Remove(s)
 }
 
-// SignIn makes s a connection of a user. userData is repeated to the client
-// byte for byte. It waits only if SignInWaits says so. Its error is a
-// *protocol.Error.
-func (n *Node) SignIn(ctx context.Context, a *app.App, s *hub.Socket, u protocol.UserData, userData string) error {
-	var watch []string
-	if a.EnableWatchlistEvents != nil && *a.EnableWatchlistEvents {
-		watch = u.Watchlist[:min(len(u.Watchlist), protocol.MaxWatchlist)]
+// TrySignIn is a SignIn that does not wait: it returns ErrWait if the broker
+// does not bring the user's events yet.
+func (n *Node) TrySignIn(a *app.App, s *hub.Socket, u protocol.UserData, userData string) error {
+	if s.User() != u.ID && !n.tryWant(a.ID, protocol.UserPrefix+u.ID) {
+		return ErrWait
 	}
-	again := s.User() == u.ID // its events are wanted already
-	if !again {
+	return n.signIn(a, s, u, userData)
+}
+
+// SignIn makes s a connection of a user. userData is repeated to the client
+// byte for byte. Its error is a *protocol.Error.
+func (n *Node) SignIn(ctx context.Context, a *app.App, s *hub.Socket, u protocol.UserData, userData string) error {
+	if s.User() != u.ID { // otherwise its events are heard already
 		if err := n.want(ctx, a.ID, protocol.UserPrefix+u.ID); err != nil {
 			n.log.Warn("user not signed in: no answer from the broker", "app_id", a.ID, "user_id", u.ID, "err", err)
 			return &protocol.Error{Code: protocol.CodeGeneric,
 				Message: "Signing in is not possible now because the server has no connection to the other nodes, try again"}
 		}
+	}
+	return n.signIn(a, s, u, userData)
+}
+
+func (n *Node) signIn(a *app.App, s *hub.Socket, u protocol.UserData, userData string) error {
+	var watch []string
+	if a.EnableWatchlistEvents != nil && *a.EnableWatchlistEvents {
+		watch = u.Watchlist[:min(len(u.Watchlist), protocol.MaxWatchlist)]
 	}
 	success := ws.TextFrame(protocol.AppendSigninSuccess(nil, userData))
 	if _, err := s.Namespace().SignIn(s, u.ID, success, watch); err != nil {

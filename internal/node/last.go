@@ -50,7 +50,7 @@ func (n *Node) publishLast(ctx context.Context, a *app.App, channel string, exce
 	case n.opts.CacheShared:
 		return parcel{a.ID, channel, stamped(stamp, e.Frame.Payload())}, nil
 	}
-	return parcel{"", lastTopic, addressed(a.ID, channel, e.Frame.Payload())}, nil
+	return parcel{nodesApp, lastTopic, addressed(a.ID, channel, e.Frame.Payload())}, nil
 }
 
 // keepLast orders an event in its channel and returns when it is in the cache.
@@ -61,12 +61,7 @@ func (n *Node) keepLast(ctx context.Context, appID, channel string, e hub.LastEv
 	if n.peers != nil && n.opts.CacheShared {
 		stamp = func() hub.Stamp { return hub.NewStamp(n.number, n.events.Add(1)) }
 	}
-	var version uint64
-	var s hub.Stamp
-	err := n.admit(ctx, func() (err error) {
-		version, s, err = c.PublishLast(e, stamp)
-		return err
-	})
+	version, s, err := c.PublishLast(e, stamp)
 	if err != nil {
 		return 0, err
 	}

@@ -31,8 +31,8 @@ const DefaultLastEventTTL = 30 * time.Minute
 
 // Options are the parts of a node that have a default.
 type Options struct {
-	// Peers are the other nodes, which the hub has been given too; nil: this node
-	// is alone. Whoever runs them tells this node what happens there.
+	// Peers are the other nodes, which the hub has been given too, and which are
+	// run with Local; nil: this node is alone.
 	Peers *cluster.Cluster
 	// PeerTimeout bounds what waits for the broker between nodes; 0: 5 s.
 	PeerTimeout  time.Duration
@@ -41,8 +41,8 @@ type Options struct {
 	// CacheShared says that the peers use the same cache.
 	CacheShared bool
 	// Room waits while the transport has too much to write already, and returns
-	// an error when that takes longer than most. nil: there is always room.
-	Room func(ctx context.Context, most time.Duration) error
+	// an error when that takes too long. nil: there is always room.
+	Room func(ctx context.Context) error
 	// AppChanged is told of an app whose settings have changed, by whatever node.
 	// It must not wait. nil: nobody is told.
 	AppChanged func(appID string)
@@ -51,7 +51,7 @@ type Options struct {
 }
 
 // A Node is one server process as its clients, its peers and the HTTP API see
-// it. It is the cluster.Local of its peers.
+// it.
 type Node struct {
 	hub   *hub.Hub
 	cache cache.Cache

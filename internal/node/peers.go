@@ -5,16 +5,25 @@ import (
 	"encoding/binary"
 	"time"
 
+	"sockudo/internal/cluster"
+	"sockudo/internal/directory"
 	"sockudo/internal/hub"
+	"sockudo/internal/metrics"
 	"sockudo/internal/protocol"
 	"sockudo/internal/ws"
 )
 
-// Topics of the nodes themselves, which no client can name.
+// nodesApp and these channels, which no client can name, are the topics of the
+// nodes themselves.
 const (
+	nodesApp  = metrics.Cluster
 	lastTopic = "#last-event" // events of cache channels, for nodes with a cache of their own
 	missTopic = "#cache-miss" // misses of cache channels, for the node that tells the hooks
 )
+
+// busyFor is how long an event of a peer waits for room in a channel before it
+// is dropped. While it waits, so does what the broker delivers after it.
+const busyFor = time.Second
 
 // listen wants the topics of the nodes until ctx is done.
 func (n *Node) listen(ctx context.Context) {
@@ -26,14 +35,14 @@ func (n *Node) listen(ctx context.Context) {
 		topics = append(topics, missTopic)
 	}
 	for _, topic := range topics {
-		for n.want(ctx, "", topic) != nil { // each try waits for the broker
+		for n.want(ctx, nodesApp, topic) != nil { // each try waits for the broker
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
-		defer n.unwant("", topic)
+		defer n.unwant(nodesApp, topic)
 	}
 	<-ctx.Done()
 }
@@ -44,16 +53,62 @@ func (n *Node) hearLast(ctx context.Context) error {
 	if n.peers == nil || n.opts.CacheShared {
 		return nil
 	}
-	if err := n.want(ctx, "", lastTopic); err != nil {
+	if err := n.want(ctx, nodesApp, lastTopic); err != nil {
 		return err
 	}
-	n.unwant("", lastTopic) // listen holds it
+	n.unwant(nodesApp, lastTopic) // listen holds it
 	return nil
+}
+
+// Local returns what the peers are to be run with: the node, which only has
+// itself told what happens in the whole cluster if it has hooks to tell.
+func (n *Node) Local() cluster.Local {
+	if n.feed == nil {
+		return n
+	}
+	return witness{n}
+}
+
+// A witness is a node with hooks.
+type witness struct{ *Node }
+
+// Witness is told what comes into being and ends anywhere in the cluster.
+func (w witness) Witness(f cluster.Fact) { w.fact(f) }
+
+// Gap says that events of peers may have been missed. What a cache of this node
+// alone holds may not be the last event any more.
+func (n *Node) Gap() {
+	if !n.opts.CacheShared {
+		n.era.Add(1)
+	}
+}
+
+// Truth tells what this node's sockets do, as the peers have been told before.
+func (n *Node) Truth(tell func(directory.Entry)) { n.hub.TellAll(entries(tell)) }
+
+// entries makes entries of a directory of what the hub tells.
+type entries func(directory.Entry)
+
+func (e entries) SetChannel(appID, channel string, subscriptions int) {
+	e(directory.Entry{Kind: directory.Channel, App: appID, Channel: channel, Value: subscriptions})
+}
+
+func (e entries) SetMember(appID, channel, user, info string, conns int) {
+	e(directory.Entry{Kind: directory.Member, App: appID, Channel: channel, User: user, Info: info, Value: conns})
+}
+
+func (e entries) SetSockets(appID string, sockets int) {
+	e(directory.Entry{Kind: directory.Sockets, App: appID, Value: sockets})
+}
+
+func (e entries) SetUser(appID, user string, conns int) {
+	e(directory.Entry{Kind: directory.User, App: appID, User: user, Value: conns})
 }
 
 // Deliver hands over what a peer has broadcast on a channel; see cluster.Local.
 func (n *Node) Deliver(appID, channel string, payload []byte, exceptSocket string, at time.Time) {
-	if appID == "" {
+	kind := protocol.KindOf(channel)
+	if kind.Is(protocol.Invalid) {
 		n.deliverTopic(channel, payload, exceptSocket, at)
 		return
 	}
@@ -61,7 +116,6 @@ func (n *Node) Deliver(appID, channel string, payload []byte, exceptSocket strin
 	if ns == nil {
 		return
 	}
-	kind := protocol.KindOf(channel)
 	except := exceptConn(ns, exceptSocket)
 	if kind.Is(protocol.User) {
 		ns.SendToUser(channel[len(protocol.UserPrefix):], ws.TextFrame(payload), except)
@@ -119,11 +173,17 @@ func exceptConn(ns *hub.Namespace, socketID string) *ws.Conn {
 }
 
 // insist publishes an event of a peer, whose publisher has been told that it
-// was accepted, so a channel that is busy is given a while. While it waits, so
-// does what the broker delivers after it.
+// was accepted, so a channel that is busy is given a while.
 func (n *Node) insist(appID, channel string, publish func() error) {
-	if err := n.admit(context.Background(), publish); err != nil { // it takes roomFor at most
-		n.log.Warn("event of a peer dropped", "app_id", appID, "channel", channel, "err", err)
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		err := publish()
+		if err == nil {
+			return
+		}
+		if time.Since(began) > busyFor {
+			n.log.Warn("event of a peer dropped", "app_id", appID, "channel", channel, "err", err)
+			return
+		}
 	}
 }
 
@@ -138,7 +198,7 @@ func (n *Node) missed(ctx context.Context, appID, channel string) {
 		n.feed.put(appID, protocol.HookEvent{Name: protocol.HookCacheMiss, Channel: channel})
 		return
 	}
-	if err := n.forward(ctx, []parcel{{"", missTopic, addressed(appID, channel, nil)}}, "", time.Time{}); err != nil {
+	if err := n.forward(ctx, []parcel{{nodesApp, missTopic, addressed(appID, channel, nil)}}, "", time.Time{}); err != nil {
 		n.feed.put(appID, protocol.HookEvent{Name: protocol.HookCacheMiss, Channel: channel}) // rather twice than never
 	}
 }

@@ -24,7 +24,6 @@ func checkBuilt(cfg *config.Config) error {
 		}
 		errs = append(errs, notBuilt(key, value))
 	}
-	refuse("adapter.driver", cfg.Adapter.Driver, "local")
 	refuse("app_manager.driver", cfg.AppManager.Driver, "memory")
 	refuse("queue.driver", cfg.Queue.Driver, "memory", "none")
 	if cfg.RateLimiter.Enabled {

@@ -1,49 +1,49 @@
 package server
 
 import (
+	"context"
+	"time"
+
 	"sockudo/internal/cluster"
-	"sockudo/internal/config"
-	"sockudo/internal/metrics"
 )
 
-// openPeers returns the other nodes over the bus of the settings, or nil if
-// this node is alone.
-func openPeers(cfg *config.Config, opts Options, m *metrics.Metrics) *cluster.Cluster {
+// openPeers sets the other nodes and what closes the way to them; both stay
+// nil if this node is alone.
+func (s *Server) openPeers(ctx context.Context, opts Options) error {
 	bus := opts.Bus
 	if bus == nil {
-		return nil
+		var err error
+		if bus, s.closeBus, err = openBus(ctx, s.cfg, opts.Log); err != nil || bus == nil {
+			return err
+		}
 	}
-	return cluster.New(bus, cluster.Options{
-		Prefix:            topicPrefix(cfg),
-		HeartbeatInterval: cfg.Adapter.ClusterHealth.HeartbeatInterval.Duration(),
-		NodeTimeout:       cfg.Adapter.ClusterHealth.NodeTimeout.Duration(),
-		Metrics:           m,
+	health := &s.cfg.Adapter.ClusterHealth
+	prefix, setting, _ := s.adapter()
+	s.peers = cluster.New(bus, cluster.Options{
+		Prefix:            prefix,
+		PrefixSetting:     setting,
+		ID:                s.cfg.Adapter.ClusterID,
+		Secret:            []byte(s.cfg.Adapter.Secret.Reveal()),
+		HeartbeatInterval: health.HeartbeatInterval.Duration(),
+		NodeTimeout:       health.NodeTimeout.Duration(),
+		Driver:            s.cfg.Adapter.Driver,
+		Metrics:           s.metrics,
 		Log:               opts.Log,
 	})
+	return nil
 }
 
-// topicPrefix is what the topics of this deployment begin with.
-func topicPrefix(cfg *config.Config) string {
-	switch cfg.Adapter.Driver {
+// adapter returns what the topics of this deployment begin with, the setting
+// that says so, and how long the broker may take for one thing; zero values if
+// the driver has none of it.
+func (s *Server) adapter() (prefix, setting string, timeout time.Duration) {
+	switch a := &s.cfg.Adapter; a.Driver {
 	case "redis":
-		return cfg.Adapter.Redis.Prefix
+		return a.Redis.Prefix, "adapter.redis.prefix", a.Redis.RequestsTimeout.Duration()
 	case "redis-cluster":
-		return cfg.Adapter.Cluster.Prefix
+		return a.Cluster.Prefix, "adapter.cluster.prefix", a.Cluster.RequestTimeout.Duration()
 	case "nats":
-		return cfg.Adapter.NATS.Prefix
+		return a.NATS.Prefix, "adapter.nats.prefix", a.NATS.RequestTimeout.Duration()
 	}
-	return ""
-}
-
-// peerTimeout bounds what waits for the broker.
-func peerTimeout(cfg *config.Config) config.Millis {
-	switch cfg.Adapter.Driver {
-	case "redis":
-		return cfg.Adapter.Redis.RequestsTimeout
-	case "redis-cluster":
-		return cfg.Adapter.Cluster.RequestTimeout
-	case "nats":
-		return cfg.Adapter.NATS.RequestTimeout
-	}
-	return 0
+	return "", "", 0
 }

@@ -56,6 +56,7 @@ type Server struct {
 	scraped net.Listener // nil: metrics are off or could not be bound
 
 	runCache func(context.Context) error
+	closeBus func() error // nil: there is nothing to close
 }
 
 // New builds a server and binds its listeners; Run serves.
@@ -85,19 +86,22 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 	for _, a := range cfg.AppManager.Array.Apps {
 		s.metrics.App(a.ID) // so that dashboards know the app before its first connection
 	}
-	s.peers = openPeers(cfg, opts, s.metrics)
+	if err := s.openPeers(ctx, opts); err != nil {
+		return nil, err
+	}
 	inHub := hub.Options{Metrics: s.metrics}
 	if s.peers != nil {
 		inHub.Peers = s.peers
 	}
 	s.hub = hub.New(inHub)
+	_, _, timeout := s.adapter()
 	s.node = node.New(s.hub, s.cache, node.Options{
 		Peers:        s.peers,
-		PeerTimeout:  peerTimeout(cfg).Duration(),
+		PeerTimeout:  timeout,
 		LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(),
 		CacheShared:  cfg.Cache.Driver != "memory",
 		AppChanged:   func(id string) { s.gate.Recheck(id) },
-		Room:         func(ctx context.Context, most time.Duration) error { return s.sockets.Room(ctx, most) },
+		Room:         s.room,
 		Log:          opts.Log,
 	})
 	s.health = checks(cfg, s.apps, s.cache, s.peers, opts.Log)
@@ -231,18 +235,24 @@ func (s *Server) Run(ctx context.Context) error {
 	// What runs behind the doors stops after them.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
+	failed := make(chan struct{}, 3)
 	var behind, peers errgroup.Group
 	among, leave := context.WithCancel(inner)
 	defer leave()
 	if s.peers != nil {
-		peers.Go(func() error { return s.peers.Run(among, s.node) })
+		peers.Go(func() error {
+			err := s.peers.Run(among, s.node.Local())
+			if err != nil {
+				failed <- struct{}{}
+			}
+			return err
+		})
 	}
 	behind.Go(func() error { return s.node.Run(inner) })
 	behind.Go(func() error { return s.gate.Watch(inner) })
 	behind.Go(func() error { return s.runCache(inner) })
 
 	var doors errgroup.Group
-	failed := make(chan struct{}, 2)
 	serve := func(name string, serve func() error) {
 		doors.Go(func() error {
 			err := serve()
@@ -286,4 +296,18 @@ func (s *Server) release() {
 		s.apps.Close()
 	}
 	closeCache(s.cache)
+	if s.closeBus != nil {
+		if err := s.closeBus(); err != nil {
+			s.log.Warn("broker not left", "err", err)
+		}
+	}
+}
+
+// roomTimeout is how long a publish waits for the transport before it is refused.
+const roomTimeout = time.Second
+
+func (s *Server) room(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+	defer cancel()
+	return s.sockets.Room(ctx)
 }

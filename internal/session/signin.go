@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"sockudo/internal/node"
 	"sockudo/internal/protocol"
 	"sockudo/internal/sign"
 	"sockudo/internal/ws"
@@ -20,8 +21,7 @@ func (s *Session) signin(c *ws.Conn, data protocol.Value) error {
 		return unauthorized("Sign-in is switched off for this app (enable_signin)")
 	}
 	req := protocol.DecodeSignin(data)
-	key, secrets := s.credentials()
-	if err := sign.VerifyUser(req.Auth, key, secrets, s.sock.ID, req.UserData); err != nil {
+	if err := sign.VerifyUser(req.Auth, s.app.Key, s.secrets(), s.sock.ID, req.UserData); err != nil {
 		s.metrics.ConnectionError("authentication_failed")
 		return unauthorized(signinText(err, &req))
 	}
@@ -29,16 +29,20 @@ func (s *Session) signin(c *ws.Conn, data protocol.Value) error {
 	if err != nil {
 		return unauthorized("Invalid user data: " + err.Error())
 	}
-	if s.gate.node.SignInWaits(s.app, u.ID) {
-		c.Await(func() { s.report(s.signedIn(u, req.UserData)) })
+	err = s.gate.node.TrySignIn(s.app, &s.sock, u, req.UserData)
+	if errors.Is(err, node.ErrWait) {
+		c.Await(func() {
+			s.report(s.signedIn(u, s.gate.node.SignIn(s.background(), s.app, &s.sock, u, req.UserData)))
+		})
 		return nil
 	}
-	return s.signedIn(u, req.UserData)
+	return s.signedIn(u, err)
 }
 
-// signedIn makes the client a user whose signature has been checked.
-func (s *Session) signedIn(u protocol.UserData, userData string) error {
-	if err := s.gate.node.SignIn(s.background(), s.app, &s.sock, u, userData); err != nil {
+// signedIn notes what a sign-in means for the connection, and passes its error
+// on.
+func (s *Session) signedIn(u protocol.UserData, err error) error {
+	if err != nil {
 		return err
 	}
 	s.user = &protocol.Member{ID: u.ID, Info: u.Info}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sockudo/internal/node"
 	"sockudo/internal/protocol"
 	"sockudo/internal/sign"
 	"sockudo/internal/ws"
@@ -30,21 +31,22 @@ func (s *Session) subscribe(c *ws.Conn, data protocol.Value) error {
 	if err != nil {
 		return err
 	}
-	if s.gate.node.JoinWaits(s.app, req.Channel) {
-		c.Await(func() { s.report(s.join(kind, req.Channel, member)) })
+	err = s.gate.node.TryJoin(s.app, &s.sock, req.Channel, member)
+	if errors.Is(err, node.ErrWait) {
+		c.Await(func() {
+			s.report(s.joined(kind, s.gate.node.Join(s.background(), s.app, &s.sock, req.Channel, member)))
+		})
 		return nil
 	}
-	return s.join(kind, req.Channel, member)
+	return s.joined(kind, err)
 }
 
-func (s *Session) join(kind protocol.Kind, channel string, member *protocol.Member) error {
-	if err := s.gate.node.Join(s.background(), s.app, &s.sock, channel, member); err != nil {
-		return err
-	}
-	if kind.Is(protocol.Private) {
+// joined notes what a join means for the connection, and passes its error on.
+func (s *Session) joined(kind protocol.Kind, err error) error {
+	if err == nil && kind.Is(protocol.Private) {
 		s.authorized()
 	}
-	return nil
+	return err
 }
 
 // checkName refuses names that no channel can have (protocol 3.1).
@@ -73,8 +75,7 @@ func (s *Session) authorize(kind protocol.Kind, req *protocol.Subscribe) (*proto
 	case !kind.Is(protocol.Private):
 		return nil, nil
 	}
-	key, secrets := s.credentials()
-	err := sign.VerifyChannel(req.Auth, key, secrets, s.sock.ID, req.Channel, req.ChannelData)
+	err := sign.VerifyChannel(req.Auth, s.app.Key, s.secrets(), s.sock.ID, req.Channel, req.ChannelData)
 	if err != nil {
 		return nil, authError(req.Channel, s.authText(err, req))
 	}
@@ -84,13 +85,13 @@ func (s *Session) authorize(kind protocol.Kind, req *protocol.Subscribe) (*proto
 	return s.member(req)
 }
 
-// credentials returns the key of the app and the secrets that verify now.
-func (s *Session) credentials() (key string, secrets []string) {
-	a := s.gate.newest(s.app)
-	for _, secret := range a.Secrets() {
-		secrets = append(secrets, secret.Reveal())
+func (s *Session) secrets() []string {
+	secrets := s.app.Secrets()
+	out := make([]string, len(secrets))
+	for i, secret := range secrets {
+		out[i] = secret.Reveal()
 	}
-	return a.Key, secrets
+	return out
 }
 
 func authError(channel, message string) error {
