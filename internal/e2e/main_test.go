@@ -53,7 +53,6 @@ func items(t *testing.T, numbers ...int) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	_ = os.RemoveAll(built.dir)
 	if os.Getenv("SOCKUDO_TEST_SERVICES") != "" || slices.Contains(os.Args, "-test.v=true") {
 		if missing := report(); len(missing) > 0 && code == 0 && os.Getenv("SOCKUDO_TEST_SERVICES") != "" {
 			fmt.Printf("FAIL: items of the checklist without a passed test: %v\n", missing)
@@ -101,15 +100,55 @@ var (
 	appC  = appNamed("other")
 )
 
-// serve starts a server with the apps of the profile.
-func serve(t testing.TB, edit func(*config.Config)) *servertest.Server {
-	t.Helper()
-	return servertest.Start(t, func(cfg *config.Config) {
+// profile adds the apps of the profile to settings.
+func profile(edit func(*config.Config)) func(*config.Config) {
+	return func(cfg *config.Config) {
 		cfg.AppManager.Array.Apps = servertest.Profile()
 		if edit != nil {
 			edit(cfg)
 		}
-	})
+	}
+}
+
+// serve starts a server with the apps of the profile.
+func serve(t testing.TB, edit func(*config.Config)) *servertest.Server {
+	t.Helper()
+	return servertest.Start(t, profile(edit))
+}
+
+// serveCluster starts nodes with the apps of the profile that share a broker in
+// memory.
+func serveCluster(t testing.TB, nodes int, edit func(*config.Config)) servertest.Cluster {
+	t.Helper()
+	return servertest.StartCluster(t, nodes, profile(edit))
+}
+
+// settler returns what waits until each node knows what the others have done:
+// until their views agree, and an event of each node has reached a client of
+// every node, behind all that was broadcast before.
+func settler(t *testing.T, c servertest.Cluster) func(testing.TB) {
+	t.Helper()
+	app := appNamed("nosignin")
+	var probes []*pushertest.Client
+	var apis []*pushertest.API
+	for _, addr := range c.Addrs() {
+		probe := pushertest.Dial(t, addr, app, pushertest.Options{Timeout: servertest.Patience})
+		probe.Subscribe("settle")
+		probes = append(probes, probe)
+		apis = append(apis, pushertest.NewAPI(t, addr, app))
+	}
+	return func(t testing.TB) {
+		t.Helper()
+		c.Settle(t)
+		for _, api := range apis {
+			api.Trigger("settle", "e", "")
+		}
+		for _, probe := range probes {
+			for range apis {
+				probe.Expect("e", "settle")
+			}
+		}
+	}
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -13,7 +13,7 @@ import (
 var titleLine = regexp.MustCompile(`(?m)^== ([0-9, ]+)\. `)
 
 // runTalk runs a file of conversations and books the items that its titles name.
-func runTalk(t *testing.T, name, addr string, apps ...pushertest.App) {
+func runTalk(t *testing.T, name string, env pushertest.Env) {
 	t.Helper()
 	path := "testdata/" + name + ".talk"
 	source, err := os.ReadFile(path)
@@ -29,14 +29,25 @@ func runTalk(t *testing.T, name, addr string, apps ...pushertest.App) {
 			items(t, n)
 		}
 	}
-	pushertest.RunTalk(t, path, pushertest.Env{Addrs: []string{addr}, Apps: apps})
+	env.Apps = []pushertest.App{plain, appB, appC, appNamed("quiet"), appNamed("small"), appNamed("nosignin")}
+	pushertest.RunTalk(t, path, env)
 }
+
+var talks = []string{"public", "private", "presence", "clientevents", "cache", "counts", "users", "publish", "queries"}
 
 func TestConversations(t *testing.T) {
 	s := serve(t, nil)
-	for _, name := range []string{"public", "private", "presence", "clientevents", "cache", "counts", "users", "publish", "queries"} {
-		t.Run(name, func(t *testing.T) {
-			runTalk(t, name, s.Addr, plain, appB, appC, appNamed("quiet"), appNamed("small"), appNamed("nosignin"))
-		})
+	for _, name := range talks {
+		t.Run(name, func(t *testing.T) { runTalk(t, name, pushertest.Env{Addrs: []string{s.Addr}}) })
+	}
+}
+
+// The same conversations, with each client and each call at another node than
+// the one before.
+func TestConversationsOnTwoNodes(t *testing.T) {
+	c := serveCluster(t, 2, nil)
+	settle := settler(t, c)
+	for _, name := range talks {
+		t.Run(name, func(t *testing.T) { runTalk(t, name, pushertest.Env{Addrs: c.Addrs(), Settle: settle}) })
 	}
 }

@@ -122,19 +122,8 @@ func (c *Call) sign(now time.Time) {
 	}
 }
 
-// Do signs the call, unless it is to stay unsigned, and sends it. There has to
-// be an answer.
+// Do signs the call, unless it is to stay unsigned, and sends it.
 func (a *API) Do(c Call) Response {
-	a.t.Helper()
-	resp, err := a.Try(c)
-	if err != nil {
-		a.t.Fatalf("%s %s: %v", c.Method, c.Path, err)
-	}
-	return resp
-}
-
-// Try is Do for a server that may be gone: without an answer it returns why.
-func (a *API) Try(c Call) (Response, error) {
 	a.t.Helper()
 	query := map[string]string{}
 	maps.Copy(query, c.Query)
@@ -166,7 +155,7 @@ func (a *API) Try(c Call) (Response, error) {
 	return a.send(c, target)
 }
 
-func (a *API) send(c Call, target string) (Response, error) {
+func (a *API) send(c Call, target string) Response {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), c.Method, target, strings.NewReader(c.Body))
 	if err != nil {
@@ -178,14 +167,14 @@ func (a *API) send(c Call, target string) (Response, error) {
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return Response{}, err
+		a.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return Response{}, err
+		a.t.Fatalf("%s %s: %v", c.Method, c.Path, err)
 	}
-	return Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), t: a.t}, nil
+	return Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), t: a.t}
 }
 
 // Get asks for a path below the app, such as /channels. Pairs are further

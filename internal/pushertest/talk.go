@@ -16,6 +16,10 @@ type Env struct {
 	Addrs   []string // of the nodes; clients and calls are spread over them in turn
 	Apps    []App    // the first one is in force at the start
 	Options Options  // of clients that connect without being told how
+	// Settle returns when what one node has done is known to the others. It is
+	// called before each line that does something or says that nothing came. nil:
+	// there is one node.
+	Settle func(testing.TB)
 }
 
 // RunTalk runs the conversations of a file, each as a subtest.
@@ -135,11 +139,19 @@ func (r *runner) end() {
 	if err := r.settle(); err != nil {
 		r.t.Fatal(err)
 	}
+	r.agree()
 	for _, who := range r.order {
 		if c := r.clients[who]; c != nil {
 			r.t.Logf("at the end: %s has to be connected and quiet", who)
 			c.Quiet()
 		}
+	}
+}
+
+func (r *runner) agree() {
+	r.t.Helper()
+	if r.env.Settle != nil {
+		r.env.Settle(r.t)
 	}
 }
 
@@ -154,6 +166,9 @@ func (r *runner) settle() error {
 
 func (r *runner) step(s step) error {
 	r.t.Helper()
+	if s.dir == '>' || s.what == "nothing" {
+		r.agree()
+	}
 	switch {
 	case s.dir == 0:
 		return r.use(s.what)

@@ -26,6 +26,11 @@ type Server struct {
 // ports, with a grace period of one second.
 func Start(t testing.TB, edit func(*config.Config)) *Server {
 	t.Helper()
+	return start(t, edit, server.Options{})
+}
+
+func start(t testing.TB, edit func(*config.Config), opts server.Options) *Server {
+	t.Helper()
 	cfg := config.Default()
 	cfg.Host, cfg.Port = "127.0.0.1", 0
 	cfg.Metrics.Host, cfg.Metrics.Port = "127.0.0.1", 0
@@ -35,7 +40,7 @@ func Start(t testing.TB, edit func(*config.Config)) *Server {
 		edit(cfg)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := server.New(ctx, cfg, server.Options{})
+	s, err := server.New(ctx, cfg, opts)
 	if err != nil {
 		cancel()
 		t.Fatal(err)

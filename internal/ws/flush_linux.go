@@ -60,6 +60,7 @@ func (l *loop) flushAll() {
 				runtime.Gosched()
 			}
 		}
+		l.crowded.Store(0)
 		l.p.srv.relief.ring()
 	}
 }
