@@ -192,7 +192,7 @@ func (b *Bus) sameSince(losses int) bool {
 }
 
 // confirm notes what the server knows, unless the connection was lost
-// meanwhile.
+// meanwhile. It returns false if it has to be called again.
 func (b *Bus) confirm(losses int, changed []*interest) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -205,7 +205,8 @@ func (b *Bus) confirm(losses int, changed []*interest) bool {
 			resolve(t, nil)
 		}
 	}
-	if b.lost {
+	// Who hears that continuity is back has something to say.
+	if b.lost && b.pubUp.Load() {
 		b.lost = false
 		for _, t := range b.topics {
 			if t.confirmed {
@@ -214,7 +215,7 @@ func (b *Bus) confirm(losses int, changed []*interest) bool {
 		}
 		b.continuity.Set(false)
 	}
-	return true
+	return !b.lost
 }
 
 // lose notes that the connection was lost; what it returns is closed when that
@@ -276,10 +277,10 @@ func (s *subscriber) disconnected(err error) {
 	s.bus.log.Warn("bus connection lost, retrying", "side", "subscribe", "err", err)
 }
 
-func (s *subscriber) reconnected() {
+func (s *subscriber) reconnected(addr string) {
 	s.mu.Lock()
 	s.down = false
 	s.mu.Unlock()
-	s.bus.log.Info("bus connection is back", "side", "subscribe", "server", s.bus.sub.ConnectedAddr())
+	s.bus.log.Info("bus connection is back", "side", "subscribe", "server", addr)
 	s.bus.call()
 }

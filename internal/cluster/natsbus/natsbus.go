@@ -195,7 +195,7 @@ func (c *connection) close() {
 type side interface {
 	nats.CustomDialer
 	disconnected(error)
-	reconnected()
+	reconnected(addr string)
 }
 
 func (b *Bus) options() nats.Options {
@@ -229,7 +229,7 @@ func (b *Bus) open(s side, o nats.Options) (*connection, error) {
 			s.disconnected(err)
 		}
 	}
-	o.ReconnectedCB = func(*nats.Conn) { s.reconnected() }
+	o.ReconnectedCB = func(conn *nats.Conn) { s.reconnected(conn.ConnectedAddr()) }
 	o.ClosedCB = func(*nats.Conn) { close(c.closed) }
 	var err error
 	c.Conn, err = o.Connect()
@@ -328,6 +328,9 @@ func (b *Bus) send(ctx context.Context, batch []*driver.Message) {
 		if errors.Is(m.Err, nats.ErrMaxPayload) {
 			m.Err = fmt.Errorf("the message has %d bytes, max_payload of the server is %d", len(m.Data), b.pub.MaxPayload())
 		}
+		if errors.Is(m.Err, nats.ErrReconnectBufExceeded) {
+			m.Err = errDown
+		}
 		if m.Err == nil {
 			sent++
 		}
@@ -350,7 +353,8 @@ func (p *publisher) disconnected(err error) {
 	p.bus.log.Warn("bus connection lost, retrying", "side", "publish", "err", err)
 }
 
-func (p *publisher) reconnected() {
+func (p *publisher) reconnected(addr string) {
 	p.bus.pubUp.Store(true)
-	p.bus.log.Info("bus connection is back", "side", "publish", "server", p.bus.pub.ConnectedAddr())
+	p.bus.log.Info("bus connection is back", "side", "publish", "server", addr)
+	p.bus.call()
 }

@@ -107,7 +107,7 @@ func (w *witnesses) add(url string) {
 	o.Servers = []string{url}
 	o.IgnoreDiscoveredServers = true
 	o.RetryOnFailedConnect = true
-	o.ConnectedCB = func(*nats.Conn) { side.reconnected() }
+	o.ConnectedCB = func(*nats.Conn) { side.reconnected("") }
 	o.Timeout = min(o.Timeout, echoTimeout)
 	conn, err := w.bus.open(side, o)
 	if err != nil {
@@ -218,7 +218,7 @@ func (o *onlooker) Dial(network, addr string) (net.Conn, error) { return o.w.bus
 
 func (o *onlooker) disconnected(error) { o.set(false) }
 
-func (o *onlooker) reconnected() { o.set(true) }
+func (o *onlooker) reconnected(string) { o.set(true) }
 
 func (o *onlooker) set(up bool) {
 	o.w.mu.Lock()

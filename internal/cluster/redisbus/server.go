@@ -43,9 +43,17 @@ type server struct {
 func (b *Bus) newServer(addr string, conns *driver.Conns, on cluster.Events) *server {
 	s := &server{bus: b, addr: addr, conns: conns, connected: make(chan struct{})}
 	s.lane = driver.NewLane(b.opts.Timeout, s.send)
-	name := cmp.Or(addr, b.where)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for range b.opts.Connections {
-		s.links = append(s.links, &link{bus: b, on: on, name: name, dial: s.dial, wake: make(chan struct{}, 1)})
+		l := &link{bus: b, on: on, name: cmp.Or(addr, b.where), dial: s.dial, wake: make(chan struct{}, 1)}
+		s.links = append(s.links, l)
+		// The bus begins when the first links are complete. Those of servers that
+		// join later have nothing yet that could be missing.
+		if b.topology.Load() == nil {
+			l.missing = true
+			b.missing++
+		}
 	}
 	return s
 }

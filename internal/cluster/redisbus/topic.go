@@ -180,15 +180,14 @@ func (b *Bus) adopt(t *topology) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.topology.Load() == nil {
-		for _, s := range t.servers {
-			for _, l := range s.links {
-				l.missing = true
-				b.missing++
-			}
-		}
 		defer close(b.ready)
 	}
 	b.topology.Store(t)
+	for _, s := range t.servers {
+		for _, l := range s.links {
+			l.call() // those that were complete without a topology look again
+		}
+	}
 	for _, topic := range b.topics {
 		to := t.link(topic.name)
 		switch {
@@ -284,6 +283,9 @@ func (b *Bus) gone(l *link) {
 func (b *Bus) complete(l *link) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.topology.Load() == nil {
+		return
+	}
 	if l.missing && len(l.changes) == 0 {
 		l.missing = false
 		b.missing--
