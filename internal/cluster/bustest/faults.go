@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -256,24 +257,52 @@ func (n *Node) More(topic string, count int) {
 }
 
 // reaches publishes once to every topic, and waits until all have got it, once.
+// If continuity is lost on the way, because a fault has more than one
+// consequence, it begins again.
 func (n *Node) reaches(t *testing.T, topics []string) {
 	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		n.AwaitRestored()
+		err := n.tryReach(t, topics)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		t.Logf("again: %v", err)
+	}
+}
+
+func (n *Node) tryReach(t *testing.T, topics []string) error {
+	t.Helper()
+	losses := n.Losses()
 	msg := fmt.Sprintf("round %d", time.Now().UnixNano())
+	var mu sync.Mutex
+	var failed error
 	each(topics, func(topic string) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := n.Publish(ctx, topic, []byte(msg)); err != nil {
-			t.Errorf("Publish(%q) = %v", topic, err)
+			mu.Lock()
+			defer mu.Unlock()
+			failed = err
 		}
 	})
+	if failed != nil {
+		return failed
+	}
 	for _, topic := range topics {
 		n.Until("a message on "+topic, func() bool {
 			got := n.got[topic]
-			return len(got) > 0 && string(got[len(got)-1]) == msg
+			return n.lost > losses || len(got) > 0 && string(got[len(got)-1]) == msg
 		})
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.lost > losses {
+		return errors.New("continuity was lost on the way")
+	}
 	for _, topic := range topics {
 		count := 0
 		for _, m := range n.got[topic] {
@@ -285,6 +314,7 @@ func (n *Node) reaches(t *testing.T, topics []string) {
 			t.Errorf("%d times on %s, want once", count, topic)
 		}
 	}
+	return nil
 }
 
 // refused publishes to every topic once. The broker is down: it must say so for

@@ -4,6 +4,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +13,8 @@ import (
 // ErrStopped is returned for messages that the lane did not hand to the broker
 // before its end.
 var ErrStopped = errors.New("the bus has ended")
+
+var errCut = errors.New("the connection to the broker was given up meanwhile")
 
 // A Message is on its way to the broker. Err is for the one who sends: why the
 // broker may not have it.
@@ -125,10 +128,18 @@ func (l *Lane) work(ctx context.Context) {
 }
 
 func (l *Lane) carry(ctx context.Context, batch []*Message) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	limited, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	l.send(ctx, batch)
+	l.send(limited, batch)
 	for i, m := range batch {
+		// These are not about the context of the one who waits.
+		switch {
+		case m.Err == nil:
+		case errors.Is(m.Err, context.Canceled):
+			m.Err = errCut
+		case errors.Is(m.Err, context.DeadlineExceeded):
+			m.Err = fmt.Errorf("the broker did not answer within %v", l.timeout)
+		}
 		close(m.sent)
 		batch[i] = nil
 	}
