@@ -185,7 +185,7 @@ func (a *api) input(b []byte, now int64) error {
 		a.tries = 0
 		a.done(a, r, status, body, now)
 	}
-	a.rest = append(a.rest[:0:0], b...)
+	a.rest = keep(a.rest, b)
 	return nil
 }
 

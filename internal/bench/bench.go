@@ -273,21 +273,22 @@ func (m *measurement) addCosts(from, to mark, n float64, thing string) {
 	if m.measured() {
 		used := to.server.since(from.server)
 		if n > 0 {
-			m.add("server_us_per_"+thing, "server CPU per "+thing, Micros, micros(used.cpu())/n)
+			m.add("server_us_per_"+thing, "server CPU per "+thing, Micros, micros(used.cpu)/n)
 		}
+		m.add("server_pct", "server CPU", Percent, share(used.cpu))
 		m.add("server_user_pct", "server CPU, user", Percent, share(used.user))
 		m.add("server_sys_pct", "server CPU, system", Percent, share(used.sys))
 		m.add("server_rss_mib", "server RSS", Megabyte, float64(to.server.rss)/(1<<20))
 	}
-	if n > 0 && own.cpu() > 0 {
-		m.add("generator_us_per_"+thing, "generator CPU per "+thing, Micros, micros(own.cpu())/n)
+	if n > 0 && own.cpu > 0 {
+		m.add("generator_us_per_"+thing, "generator CPU per "+thing, Micros, micros(own.cpu)/n)
 	}
 	procs := float64(runtime.GOMAXPROCS(0))
-	m.add("generator_pct", "generator CPU", Percent, share(own.cpu()))
+	m.add("generator_pct", "generator CPU", Percent, share(own.cpu))
 	busy := 100 * float64(to.busy-from.busy) / float64(wall)
 	switch {
-	case share(own.cpu()) > 90*procs:
-		m.warn("the generator used %.0f %% of its %.0f CPUs: it is part of what was measured", share(own.cpu())/procs, procs)
+	case share(own.cpu) > 90*procs:
+		m.warn("the generator used %.0f %% of its %.0f CPUs: it is part of what was measured", share(own.cpu)/procs, procs)
 	case busy > 85:
 		m.warn("the busiest event loop of the generator was at work %.0f %% of the time: latencies are partly its own", busy)
 	}

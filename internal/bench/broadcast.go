@@ -206,8 +206,8 @@ func (m *measurement) publishAll(ctx context.Context, pub *publisher, start int6
 	}, marks, nil
 }
 
-// drain waits until everything that was sent has arrived, or nothing comes any
-// more.
+// drain waits until everything that was sent has arrived, or nothing has come
+// for a fifth of the time that it may take.
 func (m *measurement) drain(ctx context.Context) {
 	cr := m.crowd
 	end := time.Now().Add(m.opts.Drain)
@@ -228,7 +228,7 @@ func (m *measurement) drain(ctx context.Context) {
 		if counted != last {
 			last, quiet = counted, time.Now()
 		}
-		if time.Since(quiet) > 2*time.Second {
+		if time.Since(quiet) > m.opts.Drain/5 {
 			return
 		}
 		m.progress.say("waiting for what is on its way: %s deliveries", grouped(float64(expected-counted)))

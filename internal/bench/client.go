@@ -163,12 +163,20 @@ func (c *client) input(b []byte, now int64) error {
 
 // keep remembers what is unfinished.
 func (c *client) keep(b []byte) error {
-	if len(b) == 0 {
-		c.rest = nil
-	} else {
-		c.rest = append(c.rest[:0:0], b...)
-	}
+	c.rest = keep(c.rest, b)
 	return nil
+}
+
+// keep returns b in memory of its own; b is a tail of rest if that is not
+// empty.
+func keep(rest, b []byte) []byte {
+	switch {
+	case len(b) == 0:
+		return nil
+	case len(b) == len(rest):
+		return rest // nothing was taken off it
+	}
+	return append(rest[:0], b...)
 }
 
 // checkSwitch looks at the answer to the handshake.

@@ -221,12 +221,9 @@ func (m *measurement) churn(ctx context.Context) error {
 		l.mu.Unlock()
 	}
 	m.add("joiners_lost", "lost by joiners between two others", Count, gaps)
-	if m.measured() && len(marks) == 4 {
-		share := func(a, b mark) float64 {
-			return 100 * float64(b.server.since(a.server).cpu()) / float64(b.at-a.at)
-		}
-		m.add("alone_server_pct", "server CPU without joins", Percent, share(marks[0], marks[1]))
-		m.add("server_pct", "server CPU with joins", Percent, share(marks[2], marks[3]))
+	if m.measured() {
+		used, wall := marks[1].server.since(marks[0].server), marks[1].at-marks[0].at
+		m.add("alone_server_pct", "server CPU without joins", Percent, 100*float64(used.cpu)/float64(wall))
 	}
 	return nil
 }

@@ -33,12 +33,22 @@ func readUsage(pid int) (usage, error) {
 	}
 	number := func(i int) int64 { n, _ := strconv.ParseInt(fields[i], 10, 64); return n }
 	const tick = int64(time.Second / userHz)
-	return usage{
+	u := usage{
 		user: time.Duration(number(11) * tick),
 		sys:  time.Duration(number(12) * tick),
 		rss:  number(21) * int64(os.Getpagesize()),
-	}, nil
+	}
+	u.cpu = u.user + u.sys
+	var exact unix.Timespec
+	if unix.ClockGettime(processClock(pid), &exact) == nil {
+		u.cpu = time.Duration(exact.Nano())
+	}
+	return u, nil
 }
+
+// processClock returns the clock of all CPU time of a process, as
+// clock_getcpuclockid does.
+func processClock(pid int) int32 { return int32(^pid<<3 | 2) }
 
 // parseCPUs reads a list such as 0,2-3.
 func parseCPUs(list string) (unix.CPUSet, int, error) {

@@ -187,7 +187,7 @@ func (cr *crowd) probe(ctx context.Context, a *api, c *client, rate float64, cha
 	defer stop()
 	defer pace.close()
 	sig := newSigner(cr.app, a.host)
-	start := cr.clock.now() + rand.Int64N(int64(time.Second)) // not in step with what is published
+	start := cr.clock.now() + int64(rand.Float64()/rate*float64(time.Second)) // not in step with what is published
 	for i := 0; ; i++ {
 		due := start + int64(float64(i)/rate*float64(time.Second))
 		if !pace.until(due) || ctx.Err() != nil {

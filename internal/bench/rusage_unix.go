@@ -14,5 +14,7 @@ func ownUsage() usage {
 	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {
 		return usage{}
 	}
-	return usage{user: time.Duration(r.Utime.Nano()), sys: time.Duration(r.Stime.Nano())}
+	u := usage{user: time.Duration(r.Utime.Nano()), sys: time.Duration(r.Stime.Nano())}
+	u.cpu = u.user + u.sys
+	return u
 }

@@ -51,15 +51,18 @@ func readStamp(b []byte) (s stamp, ok bool) {
 	if len(b) < stampBytes || b[0] != stampLead[0] || b[1] != stampLead[1] {
 		return s, false
 	}
-	var bad byte
-	digits := func(b []byte) (v uint64) {
-		for _, c := range b {
-			d := stampValue[c]
-			bad |= d
-			v = v<<6 | uint64(d)
-		}
-		return v
+	stream, bad1 := digits(b[2:5])
+	seq, bad2 := digits(b[5:10])
+	at, bad3 := digits(b[10:18])
+	return stamp{int(stream), int(seq), int64(at)}, bad1|bad2|bad3 < 64
+}
+
+// digits reads a number; bad is 64 or more if something in b is no digit.
+func digits(b []byte) (v uint64, bad byte) {
+	for _, c := range b {
+		d := stampValue[c]
+		bad |= d
+		v = v<<6 | uint64(d)
 	}
-	s.stream, s.seq, s.at = int(digits(b[2:5])), int(digits(b[5:10])), int64(digits(b[10:18]))
-	return s, bad != 0xff && bad < 64
+	return v, bad
 }

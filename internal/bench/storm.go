@@ -126,7 +126,6 @@ func (m *measurement) idle(ctx context.Context) error {
 		m.add("rss_kib_per_connection", "server RSS per connection", Kilobyte, perConnection(to))
 		m.add("rss_kib_per_connection_at_first", "the same, just connected", Kilobyte, perConnection(full))
 		m.add("rss_empty_mib", "server RSS without connections", Megabyte, float64(empty.server.rss)/(1<<20))
-		m.add("server_pct", "server CPU", Percent, 100*float64(to.server.since(from.server).cpu())/float64(to.at-from.at))
 	}
 	m.addCosts(from, to, 0, "")
 	m.addCollections(collections(m.server.output()), before)
