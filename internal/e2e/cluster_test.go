@@ -176,13 +176,16 @@ func presenceIsOfAllNodes(t *testing.T, c servertest.Cluster) {
 	api := pushertest.NewAPI(t, c[1].Addr, plain)
 	counts := func(users, subscriptions int) {
 		t.Helper()
-		c.Settle(t)
-		for _, s := range c {
-			want := fmt.Sprintf(`{"occupied":true,"user_count":%d,"subscription_count":%d}`, users, subscriptions)
-			if got := pushertest.NewAPI(t, s.Addr, plain).Get("/channels/"+room, "info", "user_count,subscription_count").Expect(200).Body; got != want {
-				t.Errorf("got %s, want %s", got, want)
+		want := fmt.Sprintf(`{"occupied":true,"user_count":%d,"subscription_count":%d}`, users, subscriptions)
+		eventually(t, "every node counts "+want, func() bool {
+			for _, s := range c {
+				if pushertest.NewAPI(t, s.Addr, plain).Get("/channels/"+room, "info", "user_count,subscription_count").Expect(200).Body != want {
+					return false
+				}
 			}
-		}
+			return true
+		})
+		c.Settle(t)
 	}
 	expect := func(event, id string) {
 		t.Helper()
@@ -318,8 +321,21 @@ func lastEventsAreOfAllNodes(t *testing.T, c servertest.Cluster) {
 // While one node publishes, clients subscribe at the other: each of them gets an
 // unbroken rest of the events, whatever cache there is.
 func TestReplayOnOneNodeFollowsPublishingOnAnother(t *testing.T) {
-	c := serveCluster(t, 2, nil)
+	for _, broker := range brokers[:2] {
+		t.Run(broker.name, func(t *testing.T) {
+			c := broker.start(t, 2, func(cfg *config.Config) {
+				if broker.name == "redis" {
+					cfg.Cache.Driver, cfg.Cache.Redis.URLOverride = "redis", cfg.Adapter.Redis.Pub.URL
+				}
+			})
+			publishWhileOthersSubscribe(t, c)
+		})
+	}
+}
+
+func publishWhileOthersSubscribe(t *testing.T, c servertest.Cluster) {
 	api := pushertest.NewAPI(t, c[0].Addr, plain)
+	channel := fmt.Sprint("cache-order-", time.Now().UnixNano()) // Redis remembers
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -329,13 +345,13 @@ func TestReplayOnOneNodeFollowsPublishingOnAnother(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				api.Trigger("cache-order", "e", fmt.Sprint(n))
+				api.Trigger(channel, "e", fmt.Sprint(n))
 			}
 		}
 	}()
 	for range 60 {
 		client := pushertest.Dial(t, c[1].Addr, plain, patient)
-		client.Subscribe("cache-order")
+		client.Subscribe(channel)
 		unbroken(t, client, 5)
 		client.Cut()
 	}

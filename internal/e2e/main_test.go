@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -16,20 +17,32 @@ import (
 	"sockudo/internal/servertest"
 )
 
-// groups are the groups of the checklist that one node can be tested for, with
-// their last items.
+// groups are the groups of the checklist that this version can be tested for,
+// with their first and last items. N is about webhooks, O about the HTTP
+// fallback.
 var groups = []struct {
-	letter string
-	last   int
-}{{"A", 30}, {"B", 58}, {"C", 82}, {"D", 99}, {"E", 131}, {"F", 150}, {"G", 167}, {"H", 173}, {"I", 194}, {"J", 219}, {"K", 245}, {"L", 264}, {"M", 274}}
+	letter      string
+	first, last int
+}{
+	{"A", 1, 30}, {"B", 31, 58}, {"C", 59, 82}, {"D", 83, 99}, {"E", 100, 131}, {"F", 132, 150}, {"G", 151, 167},
+	{"H", 168, 173}, {"I", 174, 194}, {"J", 195, 219}, {"K", 220, 245}, {"L", 246, 264}, {"M", 265, 274}, {"P", 324, 337},
+}
 
 // elsewhere are items whose test is in another package, and where.
 var elsewhere = map[int]string{
 	99: "internal/sign: TestVectorsOfTheProtocol",
 }
 
-// oneNode are items that cannot be tested here, and why.
-var oneNode = map[int]string{}
+// untested are items that cannot be tested yet, and why.
+var untested = map[int]string{
+	332: "there are no webhooks yet that the Go library could validate",
+}
+
+// remarks are what is missing in the tests of items that count as passed.
+var remarks = map[int]string{
+	331: "the Go and Node libraries are tested, the PHP library is not: its registry could not be reached when the test was written",
+	334: "what webhooks will report is tested at their seam, in internal/node: TestEveryOrderOfJoinsAndLeavesAtThreeNodes",
+}
 
 var (
 	passedMu sync.Mutex
@@ -64,13 +77,13 @@ func TestMain(m *testing.M) {
 
 // report prints how much of the checklist ran and passed.
 func report() (missing []int) {
-	first, total := 1, 0
+	passes, total := 0, 0
 	var parts []string
 	for _, g := range groups {
 		n := 0
-		for i := first; i <= g.last; i++ {
+		for i := g.first; i <= g.last; i++ {
 			_, there := elsewhere[i]
-			_, cannot := oneNode[i]
+			_, cannot := untested[i]
 			switch {
 			case passed[i] || there:
 				n++
@@ -78,13 +91,18 @@ func report() (missing []int) {
 				missing = append(missing, i)
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%s %d/%d", g.letter, n, g.last-first+1))
-		total += n
-		first = g.last + 1
+		size := g.last - g.first + 1
+		parts = append(parts, fmt.Sprintf("%s %d/%d", g.letter, n, size))
+		passes, total = passes+n, total+size
 	}
-	fmt.Printf("conformance: %d of %d items of groups A to M passed (%s)\n", total, first-1, strings.Join(parts, ", "))
-	for n, where := range elsewhere {
-		fmt.Printf("conformance: item %d is tested in %s\n", n, where)
+	fmt.Printf("conformance: %d of %d items of groups A to M and P passed (%s)\n", passes, total, strings.Join(parts, ", "))
+	for _, list := range []struct {
+		format string
+		items  map[int]string
+	}{{"item %d is tested in %s", elsewhere}, {"item %d: %s", remarks}, {"item %d is not tested: %s", untested}} {
+		for _, n := range slices.Sorted(maps.Keys(list.items)) {
+			fmt.Printf("conformance: "+list.format+"\n", n, list.items[n])
+		}
 	}
 	return missing
 }
