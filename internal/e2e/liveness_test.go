@@ -216,7 +216,7 @@ func TestEndOfAConnection(t *testing.T) {
 	s := serve(t, nil)
 	api := pushertest.NewAPI(t, s.Addr, plain)
 	t.Run("close", func(t *testing.T) {
-		items(t, 48)
+		items(t, 48, 261)
 		c := pushertest.Dial(t, s.Addr, plain)
 		c.Subscribe("presence-end", `{"user_id":"1"}`)
 		c.Close(1000) // waits for the answer
