@@ -18,6 +18,11 @@ const (
 	exitOK    = 0
 	exitFatal = 1 // the command could not do its work
 	exitUsage = 2 // unknown flag, missing argument
+
+	// Of the commands that edit apps.
+	exitNotFound    = 3 // there is no such app
+	exitExists      = 4 // an app with this id or key is there already
+	exitUnavailable = 5 // the store could not be asked; trying again may help
 )
 
 func main() {
@@ -44,6 +49,14 @@ type toldError struct{ error }
 
 func (e toldError) Unwrap() error { return e.error }
 
+// codeError marks an error with an exit code of its own.
+type codeError struct {
+	error
+	code int
+}
+
+func (e codeError) Unwrap() error { return e.error }
+
 func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
@@ -58,6 +71,9 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 		return exitUsage
 	}
+	if coded, ok := errors.AsType[codeError](err); ok {
+		return coded.code
+	}
 	return exitFatal
 }
 
@@ -70,12 +86,14 @@ func newRoot() *cobra.Command {
 		Long: `sockudo is a realtime WebSocket server that pusher-js, Laravel Echo and the Pusher
 server libraries use unmodified. Without a command it serves.
 
-Exit codes: 0 stopped or done, 1 the command could not do its work, 2 wrong usage.`,
+Exit codes: 0 stopped or done, 1 the command could not do its work, 2 wrong usage;
+'sockudo apps' has more.`,
 		Example: `  sockudo                           serve; makes up an app if none is configured
   sockudo --dev                     serve the app demo-app on loopback, with verbose logs
   sockudo -c config.toml            serve with the settings of a file
   sockudo config check config.toml  look for mistakes in it
-  sockudo listen --dev my-channel   print the events of a channel`,
+  sockudo listen --dev my-channel   print the events of a channel
+  sockudo apps create --help        apps in a database`,
 		Version:           buildVersion(),
 		Args:              noArgs,
 		SilenceErrors:     true,
@@ -102,7 +120,7 @@ A second signal stops at once.`,
 		RunE: root.RunE,
 	}
 	opts.serveFlags(serveCmd)
-	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts), newBench(&opts))
+	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts), newApps(&opts), newBench(&opts))
 	return root
 }
 

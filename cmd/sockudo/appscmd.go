@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sockudo/internal/app"
+	"sockudo/internal/config"
+	"sockudo/internal/server"
+)
+
+const memoryDriver = "memory"
+
+func newApps(opts *serveOptions) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "apps",
+		Short: "List and edit the apps of the store",
+		Long: `List and edit apps in the store of the settings: app_manager.driver mysql, pgsql or
+dynamodb. Running servers use what was changed within 10 seconds.
+
+With the driver memory the apps are those of the settings. They can be listed, shown and
+exported. The other commands change nothing then: they print what to put into the
+settings, and end with exit code 1.
+
+Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 no such app, 4 the id or key is
+taken, 5 the store could not be asked.`,
+		Example: `  sockudo apps list
+  sockudo apps create shop --max-connections 1000 --enable-client-messages
+  sockudo apps rotate-secret shop --keep 24h
+  sockudo apps import .env --dry-run`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newAppsList(opts), newAppsShow(opts), newAppsCreate(opts), newAppsUpdate(opts), newAppsRotate(opts),
+		newAppsDelete(opts), newAppsImport(opts), newAppsExport(opts))
+	return cmd
+}
+
+// An appStore is the store of the settings as a command sees it.
+type appStore struct {
+	*server.Store
+	cfg    *config.Config
+	report *config.Report
+}
+
+// openApps opens the store of the settings. Close it.
+func (o *serveOptions) openApps(cmd *cobra.Command) (*appStore, error) {
+	ctx := cmd.Context()
+	cfg, report, err := o.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.checkDev(cfg); err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s, err := server.OpenApps(ctx, cfg, log)
+	if err != nil {
+		return nil, coded(fmt.Errorf("app_manager.driver %s: %w", cfg.AppManager.Driver, err))
+	}
+	if cfg.AppManager.Driver == memoryDriver {
+		for _, a := range cfg.AppManager.Array.Apps {
+			if err := s.Upsert(ctx, a); err != nil {
+				s.Close()
+				return nil, err
+			}
+		}
+	}
+	return &appStore{s, cfg, report}, nil
+}
+
+func (s *appStore) inMemory() bool { return s.cfg.AppManager.Driver == memoryDriver }
+
+// coded gives an error the exit code of its kind.
+func coded(err error) error {
+	for _, c := range []struct {
+		kind error
+		code int
+	}{{app.ErrUnavailable, exitUnavailable}, {app.ErrNotFound, exitNotFound}, {app.ErrExists, exitExists}} {
+		if errors.Is(err, c.kind) {
+			return codeError{err, c.code}
+		}
+	}
+	return err
+}
+
+// find returns the app with an id.
+func (s *appStore) find(ctx context.Context, id string) (*app.App, error) {
+	a, err := s.ByID(ctx, id)
+	if err != nil {
+		return nil, coded(fmt.Errorf("app %q: %w", id, err))
+	}
+	return a, nil
+}
+
+// inSettings returns an error if the settings have an app too: what is changed
+// in the store would be undone when a server starts.
+func (s *appStore) inSettings(id string) error {
+	for _, a := range s.cfg.AppManager.Array.Apps {
+		if a.ID == id {
+			return fmt.Errorf("app %q is set in %s too, which every start of a server writes into the store: change it there, or use --force if it will be removed from there", id, s.report.AppSource(id))
+		}
+	}
+	return nil
+}
+
+// mustEdit prints what to put into the settings where the store is those, and
+// returns an error that says so.
+func (s *appStore) mustEdit(cmd *cobra.Command, what string, a *app.App) error {
+	file := s.report.File
+	if file == "" {
+		file = "config/config.json"
+	}
+	where := "app_manager.array.apps of " + file
+	if a == nil {
+		return fmt.Errorf("apps are kept in the settings (app_manager.driver is memory), which this command does not edit: %s in %s and restart sockudo", what, where)
+	}
+	text, err := settingsOf([]*app.App{a}, strings.HasSuffix(strings.ToLower(file), ".toml"), true)
+	if err != nil {
+		return err
+	}
+	if _, err := cmd.OutOrStdout().Write(text); err != nil {
+		return err
+	}
+	return fmt.Errorf("apps are kept in the settings (app_manager.driver is memory), which this command does not edit: %s the app above in %s and restart sockudo", what, where)
+}
+
+// completeApps completes ids of apps.
+func completeApps(opts *serveOptions) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 && cmd.Name() != "export" {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+		defer cancel()
+		cmd.SetContext(ctx)
+		s, err := opts.openApps(cmd)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		defer s.Close()
+		var ids []string
+		_ = s.List(ctx, func(a *app.App) bool {
+			if strings.HasPrefix(a.ID, typed) {
+				ids = append(ids, a.ID)
+			}
+			return len(ids) < 100
+		})
+		return ids, cobra.ShellCompDirectiveNoFileComp
+	}
+}
