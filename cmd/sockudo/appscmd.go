@@ -119,7 +119,7 @@ func (s *appStore) mustEdit(cmd *cobra.Command, what string, a *app.App) error {
 	}
 	where := "app_manager.array.apps of " + file
 	if a == nil {
-		return fmt.Errorf("apps are kept in the settings (app_manager.driver is memory), which this command does not edit: %s in %s and restart sockudo", what, where)
+		return fmt.Errorf("apps are kept in the settings (app_manager.driver is memory), which this command does not edit: %s from %s, and sockudo restarted", what, where)
 	}
 	text, err := settingsOf([]*app.App{a}, strings.HasSuffix(strings.ToLower(file), ".toml"), true)
 	if err != nil {

@@ -315,7 +315,7 @@ use 'sockudo apps update ID --enabled=false'.`,
 				return err
 			}
 			if s.inMemory() {
-				return s.mustEdit(cmd, fmt.Sprintf("remove app %q", a.ID), nil)
+				return s.mustEdit(cmd, fmt.Sprintf("app %q must be removed", a.ID), nil)
 			}
 			if !yes {
 				if err := confirm(cmd, a); err != nil {

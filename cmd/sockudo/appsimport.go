@@ -288,6 +288,9 @@ func refused(steps []step) error {
 // write does what was planned and stops at the first failure.
 func (im *importer) write(ctx context.Context, s *appStore, steps []step) error {
 	if s.inMemory() {
+		for i := range steps {
+			steps[i].action = "skipped"
+		}
 		return errors.New("nothing was imported: apps are kept in the settings (app_manager.driver is memory), which this command does not edit; --print writes a settings file with them")
 	}
 	for i := range steps {
