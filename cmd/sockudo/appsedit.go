@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -109,7 +108,7 @@ func readInput(cmd *cobra.Command, file string, most int64) ([]byte, error) {
 // tellSecret prints the credentials of an app, the only time.
 func tellSecret(cmd *cobra.Command, done string, a *app.App, asJSON bool) error {
 	if asJSON {
-		return writeJSON(cmd.OutOrStdout(), json.RawMessage(app.MarshalRecord(a)))
+		return writeJSON(cmd.OutOrStdout(), recordOf(a))
 	}
 	tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 	fmt.Fprintf(tw, "app %s %s\n\n", a.ID, done)
@@ -169,7 +168,7 @@ one of the server. For the secret see 'sockudo apps rotate-secret'.`,
 			return coded(fmt.Errorf("app %q: %w", a.ID, err))
 		}
 		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), json.RawMessage(app.MarshalRecord(masked(next, false))))
+			return writeJSON(cmd.OutOrStdout(), recordOf(masked(next, false)))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "app %s updated\n", a.ID)
 		return err
@@ -195,14 +194,15 @@ Servers know the new secret within 10 seconds; wait for that long before a backe
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeApps(opts),
 	}
-	cmd.Flags().StringVar(&keep, "keep", "", "how long the old secret is accepted, such as 90m, 24h or 7d; 0: not at all (default: until --finish)")
+	cmd.Flags().StringVar(&keep, "keep", "", "how long the old secret is accepted, such as 90m, 24h or 7d; 0: not at all (default: until it is finished)")
 	cmd.Flags().BoolVar(&finish, "finish", false, "end the old secret now; makes no new one")
 	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the new secret, - for standard input (default: random)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().BoolVar(&force, "force", false, "also while a rotation goes on, whose older secret then ends; also if the settings have the app too and will undo it")
-	cmd.MarkFlagsMutuallyExclusive("finish", "keep")
-	cmd.MarkFlagsMutuallyExclusive("finish", "secret-file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := exclusive(cmd, "finish", "keep", "secret-file"); err != nil {
+			return err
+		}
 		r := rotation{finish: finish, force: force}
 		var err error
 		if keep != "" {
@@ -240,7 +240,7 @@ Servers know the new secret within 10 seconds; wait for that long before a backe
 			return tellSecret(cmd, "has a new secret", next, asJSON)
 		}
 		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), json.RawMessage(app.MarshalRecord(masked(next, false))))
+			return writeJSON(cmd.OutOrStdout(), recordOf(masked(next, false)))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "app %s accepts its newest secret only\n", a.ID)
 		return err

@@ -157,6 +157,16 @@ func (m *memberFlags) apply(a *app.App) (*app.App, error) {
 	return next, nil
 }
 
+// exclusive returns an error if a flag is given together with one of others.
+func exclusive(cmd *cobra.Command, flag string, others ...string) error {
+	for _, other := range others {
+		if cmd.Flags().Changed(flag) && cmd.Flags().Changed(other) {
+			return usageError{fmt.Errorf("--%s and --%s do not go together", flag, other)}
+		}
+	}
+	return nil
+}
+
 // orFile returns text, or the content of FILE if it is @FILE.
 func orFile(text string) (string, error) {
 	name, ok := strings.CutPrefix(text, "@")

@@ -51,11 +51,12 @@ untouched, so that an import can be run again.`,
 	cmd.Flags().BoolVar(&im.overwrite, "overwrite", false, "replace apps that are there with other settings")
 	cmd.Flags().BoolVar(&im.print, "print", false, "write a settings file with the apps to standard output in place of storing them")
 	cmd.Flags().BoolVar(&im.asJSON, "json", false, "tell in JSON what is done")
-	cmd.MarkFlagsMutuallyExclusive("print", "dry-run")
-	cmd.MarkFlagsMutuallyExclusive("print", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if im.env == (len(args) == 1) {
 			return usageError{errors.New("give either FILE or --env")}
+		}
+		if err := exclusive(cmd, "print", "dry-run", "json"); err != nil {
+			return err
 		}
 		apps, err := im.read(cmd, args)
 		if err != nil {
@@ -287,7 +288,8 @@ func refused(steps []step) error {
 
 // write does what was planned and stops at the first failure.
 func (im *importer) write(ctx context.Context, s *appStore, steps []step) error {
-	if s.inMemory() {
+	unchanged := !slices.ContainsFunc(steps, func(st step) bool { return st.action != "unchanged" })
+	if s.inMemory() && !unchanged {
 		for i := range steps {
 			steps[i].action = "skipped"
 		}

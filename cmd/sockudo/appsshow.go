@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,7 +45,7 @@ func (s *appStore) listJSON(cmd *cobra.Command, secrets bool) error {
 	out, between := cmd.OutOrStdout(), "[\n"
 	var failed error
 	err := s.List(cmd.Context(), func(a *app.App) bool {
-		_, failed = fmt.Fprintf(out, "%s  %s", between, app.MarshalRecord(masked(a, secrets)))
+		_, failed = fmt.Fprintf(out, "%s  %s", between, recordOf(masked(a, secrets)))
 		between = ",\n"
 		return failed == nil
 	})
@@ -186,7 +187,7 @@ func masked(a *app.App, secrets bool) *app.App {
 func showApp(w io.Writer, a *app.App, asJSON, secrets bool) error {
 	shown := masked(a, secrets)
 	if asJSON {
-		return writeJSON(w, json.RawMessage(app.MarshalRecord(shown)))
+		return writeJSON(w, recordOf(shown))
 	}
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	limits := inForce(a)
@@ -232,6 +233,12 @@ func inForce(a *app.App) map[string]string {
 		"max_event_payload_in_kb":          text(l.EventPayloadBytes >> 10),
 		"max_event_batch_size":             text(l.BatchSize),
 	}
+}
+
+// recordOf returns an app as JSON that import reads back: ${ would be taken for
+// a variable.
+func recordOf(a *app.App) json.RawMessage {
+	return bytes.ReplaceAll(app.MarshalRecord(a), []byte("${"), []byte(`\u0024{`))
 }
 
 func writeJSON(w io.Writer, v any) error {
