@@ -1,17 +1,18 @@
-# make run    start the server on port 6001
-# make test   install what the tests need and run all of them, race detector on
-# make lint   formatting, vet, staticcheck, builds for other systems
-# make vuln   known vulnerabilities of the dependencies
-# make fuzz   every fuzz test for FUZZTIME
-# make bench  the benchmarks of the packages
-# make build  bin/sockudo
+# make run      start the server on port 6001
+# make test     install what the tests need and run all of them, race detector on
+# make lint     formatting, vet, staticcheck, builds for other systems
+# make vuln     known vulnerabilities of the dependencies
+# make fuzz     every fuzz test for FUZZTIME
+# make bench    the benchmarks of the packages
+# make targets  measure our performance targets, about an hour (docs/benchmarks.md)
+# make build    bin/sockudo
 
 GO          ?= go
 FUZZTIME    ?= 10s
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK  = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run build test lint vuln fuzz bench
+.PHONY: run build test lint vuln fuzz bench targets
 
 run:
 	CGO_ENABLED=0 $(GO) run ./cmd/sockudo
@@ -38,3 +39,6 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+targets:
+	docs/benchmarks/run

@@ -82,35 +82,54 @@ type api struct {
 	raw  bool // the floor program: no HTTP, and nothing is answered
 
 	// done is told of every answer: the request and its status, 0 when there
-	// was none. It runs with lane.mu held.
+	// was none. dead is told when the server cannot be asked any more. Both run
+	// with lane.mu held.
 	done func(a *api, r request, status int, body []byte, now int64)
+	dead func(a *api, err error)
 
 	// Under lane.mu.
 	rest  []byte
 	ended error // why the last connection ended
-	tries int   // connections that failed in a row
+	tries int   // connections in a row that were made to ask and gave no answer
 
-	mu    sync.Mutex // guards what follows
-	link  link       // nil while not connected
-	queue []byte     // to send when connected
-	open  []request  // waiting for their answer, the oldest first
-	quit  bool
+	mu       sync.Mutex // guards what follows
+	link     link       // nil while not connected
+	dialling bool
+	queue    []byte    // to send when connected
+	open     []request // waiting for their answer, the oldest first
+	quit     bool
 }
 
-func (a *api) connect() { a.net.dial(a.lane, a, a.addr, a.from) }
+// mostTries is after how many connections without an answer an api gives up.
+const mostTries = 3
 
-// send sends the bytes of requests.
+// connect begins to connect.
+func (a *api) connect() {
+	a.mu.Lock()
+	begin := !a.dialling && !a.quit
+	a.dialling = a.dialling || begin
+	a.mu.Unlock()
+	if begin {
+		a.net.dial(a.lane, a, a.addr, a.from)
+	}
+}
+
+// send sends the bytes of requests. A connection that the server has closed
+// meanwhile is made again.
 func (a *api) send(b []byte, rs ...request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.raw {
 		a.open = append(a.open, rs...)
 	}
-	if a.link == nil {
-		a.queue = append(a.queue, b...)
+	if a.link != nil {
+		a.link.send(b)
 		return
 	}
-	a.link.send(b)
+	a.queue = append(a.queue, b...)
+	if !a.dialling {
+		go a.connect() // not here: dialling takes the lane
+	}
 }
 
 // waiting returns how many requests have no answer.
@@ -123,7 +142,7 @@ func (a *api) waiting() int {
 func (a *api) up(k link, _ int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.link = k
+	a.link, a.dialling = k, false
 	if a.raw {
 		k.send([]byte{floorSender})
 	}
@@ -133,23 +152,22 @@ func (a *api) up(k link, _ int64) {
 	}
 }
 
-// down answers what is open with 0 and connects again, unless that failed
-// before.
+// down answers what is open with 0.
 func (a *api) down(err error) {
 	a.mu.Lock()
-	was, open, quit := a.link, a.open, a.quit
-	a.link, a.open, a.queue = nil, nil, nil
+	failed, open, quit := a.link == nil, a.open, a.quit
+	a.link, a.dialling, a.open, a.queue = nil, false, nil, nil
 	a.mu.Unlock()
 	a.ended, a.rest = err, nil
 	now := a.lane.clock.now()
 	for _, r := range open {
 		a.done(a, r, 0, nil, now)
 	}
-	if was != nil {
-		a.tries = 0
+	if failed || len(open) > 0 {
+		a.tries++
 	}
-	if a.tries++; !quit && a.tries <= 3 {
-		go a.connect() // not here: dial takes the lane
+	if (a.tries >= mostTries || a.raw) && !quit {
+		a.dead(a, err)
 	}
 }
 

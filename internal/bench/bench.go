@@ -244,7 +244,8 @@ func (m *measurement) mark() (mark, error) {
 
 // wait waits for a moment of the crowd's clock, and shows what goes on.
 func (m *measurement) wait(ctx context.Context, moment int64, what string) error {
-	last, at := uint64(0), m.crowd.clock.now()
+	last, _ := m.crowd.sum()
+	at := m.crowd.clock.now()
 	for {
 		if err := errors.Join(m.crowd.failed(), m.server.died()); err != nil {
 			return err

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -43,9 +45,9 @@ func TestEveryFaultIsCounted(t *testing.T) {
 			f.faults = faults
 			f.mu.Unlock()
 			o := f.options(s)
-			o.Subscribers, o.Rate, o.HTTP, o.Stream, o.Drain = 12, 300, 3, streams, 2*time.Second
+			o.Subscribers, o.Rate, o.Stream, o.Drain = 12, 300, streams, 2*time.Second
 			if s == many {
-				o.Channels = 4
+				o.Channels, o.HTTP = 4, 3
 			}
 			r, _ := run(t, s, o)
 			f.mu.Lock()
@@ -59,7 +61,7 @@ func TestEveryFaultIsCounted(t *testing.T) {
 			}
 			r.wants(t, map[string]int{"expected": sent, "lost": f.never(), "duplicated": doubled, "refused": 0})
 			// A held message is late only if the next one of its own stream came first.
-			if got := r.must(t, "reordered"); got > late || s == many && got != late || got == 0 && s != chat {
+			if got := r.must(t, "reordered"); got > late || s != chat && got != late {
 				t.Errorf("%s: reordered is %d of %d", s.Name, got, late)
 			}
 		}
@@ -167,6 +169,73 @@ func TestPublishCountsAnswers(t *testing.T) {
 	r.wants(t, map[string]int{"refused": 0, "published": f.publishes()})
 	if v, _ := r.value("requests_per_s"); v < 10 {
 		t.Errorf("%v requests per second", v)
+	}
+}
+
+// Some servers close connections that are idle, or after so many requests.
+func TestConnectionThatTheServerClosedIsMadeAgain(t *testing.T) {
+	f := newFake(t)
+	f.Config.SetKeepAlivesEnabled(false)
+	o := f.options(fanout)
+	o.Subscribers, o.Rate = 3, 50
+	r, _ := run(t, fanout, o)
+	if n := r.must(t, "published"); n != f.publishes() || n < 15 {
+		t.Errorf("%d published, %d came", n, f.publishes())
+	}
+	r.wants(t, map[string]int{"lost": 0, "refused": 0})
+}
+
+func TestAPIThatGoesAwayEndsTheRun(t *testing.T) {
+	f := newFake(t)
+	f.mu.Lock()
+	f.status = func(n int) (int, bool) {
+		if n >= 5 {
+			panic(http.ErrAbortHandler)
+		}
+		return http.StatusOK, true
+	}
+	f.mu.Unlock()
+	o := f.options(fanout)
+	o.Subscribers, o.Rate = 3, 100
+	_, err := Measure(t.Context(), fanout, o, nil, false)
+	if err == nil || !strings.Contains(err.Error(), "the API does not answer") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestManyConnectionsComeFromManyAddresses(t *testing.T) {
+	local := []*target{{addr: netip.MustParseAddrPort("127.0.0.1:6001")}}
+	remote := []*target{{addr: netip.MustParseAddrPort("192.0.2.1:6001")}}
+	for _, c := range []struct {
+		want, connections int
+		to                []*target
+		first, last       string
+	}{
+		{0, 20_000, local, "invalid IP", "invalid IP"},
+		{0, 60_000, local, "127.0.0.1", "127.0.0.3"},
+		{4, 10, local, "127.0.0.1", "127.0.0.4"},
+		{0, 60_000, remote, "invalid IP", "invalid IP"},
+	} {
+		all := sources(c.want, c.connections, c.to)
+		if all[0].String() != c.first || all[len(all)-1].String() != c.last {
+			t.Errorf("%d connections: %v", c.connections, all)
+		}
+	}
+	if runtime.GOOS != "linux" {
+		return // only 127.0.0.1 is there by itself
+	}
+	f := newFake(t)
+	o := f.options(fanout)
+	o.Subscribers, o.Sources = 8, 4
+	r, _ := run(t, fanout, o)
+	r.wants(t, map[string]int{"lost": 0})
+	from := map[string]bool{}
+	for _, s := range f.sockets {
+		host, _, _ := net.SplitHostPort(s.nc.RemoteAddr().String())
+		from[host] = true
+	}
+	if len(from) != 4 {
+		t.Errorf("connections came from %v", from)
 	}
 }
 

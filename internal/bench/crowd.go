@@ -102,7 +102,7 @@ func (cr *crowd) openAPI(n int) []*api {
 	all := make([]*api, n)
 	for i := range all {
 		t := cr.targets[i%len(cr.targets)]
-		all[i] = &api{lane: cr.lanes[i%len(cr.lanes)], net: cr.net, addr: t.addr, from: cr.from(i), host: t.host, raw: cr.raw, done: cr.answer}
+		all[i] = &api{lane: cr.lanes[i%len(cr.lanes)], net: cr.net, addr: t.addr, from: cr.from(i), host: t.host, raw: cr.raw, done: cr.answer, dead: cr.unreachable}
 		all[i].connect()
 	}
 	cr.apis = append(cr.apis, all...)
@@ -360,6 +360,13 @@ func (cr *crowd) answer(a *api, r request, status int, body []byte, now int64) {
 	cr.refused(a, r, status, body)
 }
 
+// unreachable ends the run: the API gives no answers.
+func (cr *crowd) unreachable(a *api, err error) {
+	if !cr.closing.Load() {
+		cr.fail(fmt.Errorf("%s: the API does not answer: %w", a.host, err))
+	}
+}
+
 // refused notes that a request was not answered with 200.
 func (cr *crowd) refused(a *api, r request, status int, body []byte) {
 	cr.mu.Lock()
@@ -375,7 +382,7 @@ func (cr *crowd) refused(a *api, r request, status int, body []byte) {
 	}
 	switch status {
 	case 401, 403, 404, 400, 413: // this will not become better
-		cr.fail(fmt.Errorf("http://%s: %s", a.host, text))
+		cr.fail(fmt.Errorf("%s: %s", a.host, text))
 	default:
 		cr.note(text)
 	}

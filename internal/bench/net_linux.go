@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -50,11 +51,17 @@ func (n *pollNetwork) stop() {
 	}
 	n.work.Wait()
 	for _, p := range n.loops {
+		p.lane.mu.Lock()
+		p.stopped = true
 		for _, s := range p.socks {
 			if s != nil {
+				s.mu.Lock()
+				s.closed = true
+				s.mu.Unlock()
 				_ = unix.Close(s.fd)
 			}
 		}
+		p.lane.mu.Unlock()
 	}
 }
 
@@ -67,10 +74,11 @@ type pollLoop struct {
 	raw  syscall.RawConn
 
 	// Under lane.mu.
-	socks  []*pollSock // by descriptor
-	gen    int32
-	events [256]unix.EpollEvent
-	buf    []byte
+	stopped bool
+	socks   []*pollSock // by descriptor
+	gen     int32
+	events  [256]unix.EpollEvent
+	buf     []byte
 }
 
 func newPollLoop(l *lane) (*pollLoop, error) {
@@ -141,6 +149,9 @@ type pollSock struct {
 }
 
 func (p *pollLoop) dial(pr peer, to netip.AddrPort, from netip.Addr) error {
+	if p.stopped {
+		return net.ErrClosed
+	}
 	family := unix.AF_INET
 	if to.Addr().Is6() {
 		family = unix.AF_INET6

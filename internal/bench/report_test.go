@@ -95,6 +95,7 @@ func TestRequirements(t *testing.T) {
 		"ours.server_us_per_message<=1.4*floor":           {false},
 		"server_us_per_message < 1.6*floor":               {true},
 		"ours.answer_p50_ms>=0.1*floor.lost":              {true},
+		"answer_p50_ms<1*ours.server_us_per_message":      {false, true},
 		"theirs.lost==0":                                  {false},
 		"nothing<=1":                                      {false, false},
 		"ours.lost<=1*theirs":                             {false},

@@ -79,7 +79,8 @@ func (r requirement) check(rep *Report) []Check {
 	}
 	var all []Check
 	for _, c := range rep.Cases {
-		if r.name != "" && c.Name != r.name || r.name == "" && c.Name == r.other {
+		itself := c.Name == r.other && r.key == r.otherKey
+		if r.name != "" && c.Name != r.name || r.name == "" && itself {
 			continue
 		}
 		v, _, _, ok := c.Median(r.key)
