@@ -75,6 +75,27 @@ func (o *serveOptions) openApps(cmd *cobra.Command) (*appStore, error) {
 	return &appStore{s, cfg, report}, nil
 }
 
+// withApps opens the store of the settings for as long as do needs it.
+func (o *serveOptions) withApps(cmd *cobra.Command, do func(s *appStore) error) error {
+	s, err := o.openApps(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return do(s)
+}
+
+// withApp is withApps for the app with an id.
+func (o *serveOptions) withApp(cmd *cobra.Command, id string, do func(s *appStore, a *app.App) error) error {
+	return o.withApps(cmd, func(s *appStore) error {
+		a, err := s.find(cmd.Context(), id)
+		if err != nil {
+			return err
+		}
+		return do(s, a)
+	})
+}
+
 func (s *appStore) inMemory() bool { return s.cfg.AppManager.Driver == memoryDriver }
 
 // coded gives an error the exit code of its kind.
@@ -110,6 +131,17 @@ func (s *appStore) inSettings(id string) error {
 	return nil
 }
 
+// mayEdit returns an error if a change to a must not be made in the store.
+func (s *appStore) mayEdit(cmd *cobra.Command, a *app.App, force bool) error {
+	if s.inMemory() {
+		return s.mustEdit(cmd, "put", a)
+	}
+	if force {
+		return nil
+	}
+	return s.inSettings(a.ID)
+}
+
 // mustEdit prints what to put into the settings where the store is those, and
 // returns an error that says so.
 func (s *appStore) mustEdit(cmd *cobra.Command, what string, a *app.App) error {
@@ -140,18 +172,18 @@ func completeApps(opts *serveOptions) cobra.CompletionFunc {
 		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 		defer cancel()
 		cmd.SetContext(ctx)
-		s, err := opts.openApps(cmd)
-		if err != nil {
+		var ids []string
+		err := opts.withApps(cmd, func(s *appStore) error {
+			return s.List(ctx, func(a *app.App) bool {
+				if strings.HasPrefix(a.ID, typed) {
+					ids = append(ids, a.ID)
+				}
+				return len(ids) < 100
+			})
+		})
+		if err != nil && len(ids) == 0 {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		defer s.Close()
-		var ids []string
-		_ = s.List(ctx, func(a *app.App) bool {
-			if strings.HasPrefix(a.ID, typed) {
-				ids = append(ids, a.ID)
-			}
-			return len(ids) < 100
-		})
 		return ids, cobra.ShellCompDirectiveNoFileComp
 	}
 }

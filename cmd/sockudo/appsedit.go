@@ -49,21 +49,15 @@ id, key and secret. Limits that are not given are those of the server.`,
 		if a, err = members.apply(a); err != nil {
 			return err
 		}
-		s, err := opts.openApps(cmd)
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		if s.inMemory() {
+		return opts.withApps(cmd, func(s *appStore) error {
 			if err := s.Create(cmd.Context(), a); err != nil {
 				return coded(fmt.Errorf("app %q: %w", a.ID, err))
 			}
-			return s.mustEdit(cmd, "put", a)
-		}
-		if err := s.Create(cmd.Context(), a); err != nil {
-			return coded(fmt.Errorf("app %q: %w", a.ID, err))
-		}
-		return tellSecret(cmd, "created", a, asJSON)
+			if s.inMemory() {
+				return s.mustEdit(cmd, "put", a)
+			}
+			return tellSecret(cmd, "created", a, asJSON)
+		})
 	}
 	return cmd
 }
@@ -120,6 +114,15 @@ func tellSecret(cmd *cobra.Command, done string, a *app.App, asJSON bool) error 
 	return tw.Flush()
 }
 
+// tellDone prints what happened to an app, without its secrets.
+func tellDone(cmd *cobra.Command, a *app.App, done string, asJSON bool) error {
+	if asJSON {
+		return writeJSON(cmd.OutOrStdout(), recordOf(masked(a, false)))
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "app %s %s\n", a.ID, done)
+	return err
+}
+
 func newAppsUpdate(opts *serveOptions) *cobra.Command {
 	var key string
 	var asJSON, force bool
@@ -142,36 +145,22 @@ one of the server. For the secret see 'sockudo apps rotate-secret'.`,
 		if !members.changed() && !cmd.Flags().Changed("key") {
 			return usageError{errors.New("nothing to change: give a flag for what shall be different")}
 		}
-		s, err := opts.openApps(cmd)
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		a, err := s.find(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		next, err := members.apply(a)
-		if err != nil {
-			return err
-		}
-		if cmd.Flags().Changed("key") {
-			next.Key = key
-		}
-		if s.inMemory() {
-			return s.mustEdit(cmd, "put", next)
-		}
-		if err := s.inSettings(a.ID); err != nil && !force {
-			return err
-		}
-		if err := s.Update(cmd.Context(), next); err != nil {
-			return coded(fmt.Errorf("app %q: %w", a.ID, err))
-		}
-		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), recordOf(masked(next, false)))
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "app %s updated\n", a.ID)
-		return err
+		return opts.withApp(cmd, args[0], func(s *appStore, a *app.App) error {
+			next, err := members.apply(a)
+			if err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("key") {
+				next.Key = key
+			}
+			if err := s.mayEdit(cmd, next, force); err != nil {
+				return err
+			}
+			if err := s.Update(cmd.Context(), next); err != nil {
+				return coded(fmt.Errorf("app %q: %w", a.ID, err))
+			}
+			return tellDone(cmd, next, "updated", asJSON)
+		})
 	}
 	return cmd
 }
@@ -214,36 +203,22 @@ Servers know the new secret within 10 seconds; wait for that long before a backe
 		if r.secret, err = newSecret(cmd, secretFile); err != nil {
 			return err
 		}
-		s, err := opts.openApps(cmd)
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		a, err := s.find(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		next, err := r.apply(a)
-		if err != nil {
-			return err
-		}
-		if s.inMemory() {
-			return s.mustEdit(cmd, "put", next)
-		}
-		if err := s.inSettings(a.ID); err != nil && !force {
-			return err
-		}
-		if err := s.SetSecrets(cmd.Context(), a.ID, next.Secret, next.PreviousSecret, next.PreviousUntil); err != nil {
-			return coded(fmt.Errorf("app %q: %w", a.ID, err))
-		}
-		if !finish {
+		return opts.withApp(cmd, args[0], func(s *appStore, a *app.App) error {
+			next, err := r.apply(a)
+			if err != nil {
+				return err
+			}
+			if err := s.mayEdit(cmd, next, force); err != nil {
+				return err
+			}
+			if err := s.SetSecrets(cmd.Context(), a.ID, next.Secret, next.PreviousSecret, next.PreviousUntil); err != nil {
+				return coded(fmt.Errorf("app %q: %w", a.ID, err))
+			}
+			if finish {
+				return tellDone(cmd, next, "accepts its newest secret only", asJSON)
+			}
 			return tellSecret(cmd, "has a new secret", next, asJSON)
-		}
-		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), recordOf(masked(next, false)))
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "app %s accepts its newest secret only\n", a.ID)
-		return err
+		})
 	}
 	return cmd
 }
@@ -305,31 +280,24 @@ use 'sockudo apps update ID --enabled=false'.`,
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeApps(opts),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := opts.openApps(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			a, err := s.find(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if s.inMemory() {
-				return s.mustEdit(cmd, fmt.Sprintf("app %q must be removed", a.ID), nil)
-			}
-			if !yes {
-				if err := confirm(cmd, a); err != nil {
-					return err
+			return opts.withApp(cmd, args[0], func(s *appStore, a *app.App) error {
+				if s.inMemory() {
+					return s.mustEdit(cmd, fmt.Sprintf("app %q must be removed", a.ID), nil)
 				}
-			}
-			if err := s.Delete(cmd.Context(), a.ID); err != nil {
-				return coded(fmt.Errorf("app %q: %w", a.ID, err))
-			}
-			if err := s.inSettings(a.ID); err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "sockudo: app %q comes back at the next start of a server: it is set in %s too\n", a.ID, s.report.AppSource(a.ID))
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "app %s deleted\n", a.ID)
-			return err
+				if !yes {
+					if err := confirm(cmd, a); err != nil {
+						return err
+					}
+				}
+				if err := s.Delete(cmd.Context(), a.ID); err != nil {
+					return coded(fmt.Errorf("app %q: %w", a.ID, err))
+				}
+				if err := s.inSettings(a.ID); err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "sockudo: app %q comes back at the next start of a server: it is set in %s too\n", a.ID, s.report.AppSource(a.ID))
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "app %s deleted\n", a.ID)
+				return err
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -31,12 +31,11 @@ its owner only.`,
 		Example:           "  sockudo apps export -o apps.json\n  sockudo apps export shop --toml",
 		ValidArgsFunction: completeApps(opts),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := opts.openApps(cmd)
-			if err != nil {
+			var apps []*app.App
+			err := opts.withApps(cmd, func(s *appStore) (err error) {
+				apps, err = s.some(cmd, args)
 				return err
-			}
-			defer s.Close()
-			apps, err := s.some(cmd, args)
+			})
 			if err != nil {
 				return err
 			}

@@ -181,26 +181,23 @@ func (im *importer) run(cmd *cobra.Command, opts *serveOptions, apps []foreign.I
 		_, err = cmd.OutOrStdout().Write(text)
 		return err
 	}
-	s, err := opts.openApps(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	for i := range steps {
-		if steps[i].err == nil {
-			if err := im.plan(cmd.Context(), s, &steps[i]); err != nil {
-				return err
+	return opts.withApps(cmd, func(s *appStore) error {
+		for i := range steps {
+			if steps[i].err == nil {
+				if err := im.plan(cmd.Context(), s, &steps[i]); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	err = refused(steps)
-	if err == nil && !im.dryRun {
-		err = im.write(cmd.Context(), s, steps)
-	}
-	if told := im.report(cmd.OutOrStdout(), steps); told != nil {
-		return told
-	}
-	return err
+		err := refused(steps)
+		if err == nil && !im.dryRun {
+			err = im.write(cmd.Context(), s, steps)
+		}
+		if told := im.report(cmd.OutOrStdout(), steps); told != nil {
+			return told
+		}
+		return err
+	})
 }
 
 // check finds what is wrong with the apps themselves.

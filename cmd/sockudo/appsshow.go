@@ -25,15 +25,12 @@ func newAppsList(opts *serveOptions) *cobra.Command {
 each line, which 'sockudo apps import' reads if the secrets are shown.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := opts.openApps(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			if asJSON {
-				return s.listJSON(cmd, secrets)
-			}
-			return s.listTable(cmd, secrets)
+			return opts.withApps(cmd, func(s *appStore) error {
+				if asJSON {
+					return s.listJSON(cmd, secrets)
+				}
+				return s.listTable(cmd, secrets)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
@@ -140,20 +137,17 @@ the headers of webhooks are masked.`,
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeApps(opts),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := opts.openApps(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			look := s.ByID
-			if byKey {
-				look = s.ByKey
-			}
-			a, err := look(cmd.Context(), args[0])
-			if err != nil {
-				return coded(fmt.Errorf("app %q: %w", args[0], err))
-			}
-			return showApp(cmd.OutOrStdout(), a, asJSON, secrets)
+			return opts.withApps(cmd, func(s *appStore) error {
+				look := s.ByID
+				if byKey {
+					look = s.ByKey
+				}
+				a, err := look(cmd.Context(), args[0])
+				if err != nil {
+					return coded(fmt.Errorf("app %q: %w", args[0], err))
+				}
+				return showApp(cmd.OutOrStdout(), a, asJSON, secrets)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
