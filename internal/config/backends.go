@@ -188,6 +188,8 @@ type ScyllaDB struct {
 // Queue says where webhook jobs wait. If no source names a driver, Load
 // chooses one: redis if a Redis was named, else memory.
 type Queue struct {
+	Implied bool // Load chose Driver
+
 	Driver       string            `key:"driver" oneof:"memory,redis,redis-cluster,sqs,none"`
 	Redis        QueueRedis        `key:"redis"`
 	RedisCluster QueueRedisCluster `key:"redis_cluster"`

@@ -111,6 +111,7 @@ func (l *loader) queueDriver() {
 		return
 	}
 	q, why := &l.cfg.Queue, ""
+	q.Implied = true
 	named := func(keys ...string) bool {
 		i := slices.IndexFunc(keys, l.report.Explicit)
 		if i >= 0 {

@@ -64,8 +64,10 @@ func TestQueueDriverIsChosenIfNobodyDid(t *testing.T) {
 		if name, v, ok := strings.Cut(c.env, "="); ok {
 			env[name] = v
 		}
-		if got, _ := mustLoad(t, sources{json: c.json, env: env}); got.Queue.Driver != c.want {
-			t.Errorf("%s %s: %s, want %s", c.json, c.env, got.Queue.Driver, c.want)
+		got, _ := mustLoad(t, sources{json: c.json, env: env})
+		named := strings.Contains(c.json, `"driver"`) || strings.HasPrefix(c.env, "QUEUE_DRIVER")
+		if got.Queue.Driver != c.want || got.Queue.Implied == named {
+			t.Errorf("%s %s: %s, implied %t; want %s", c.json, c.env, got.Queue.Driver, got.Queue.Implied, c.want)
 		}
 	}
 }

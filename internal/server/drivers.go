@@ -25,7 +25,9 @@ func checkBuilt(cfg *config.Config) error {
 		errs = append(errs, notBuilt(key, value))
 	}
 	refuse("app_manager.driver", cfg.AppManager.Driver, "memory")
-	refuse("queue.driver", cfg.Queue.Driver, "memory", "none")
+	if !cfg.Queue.Implied { // by a Redis that is there for something else
+		refuse("queue.driver", cfg.Queue.Driver, "memory", "none")
+	}
 	if cfg.RateLimiter.Enabled {
 		errs = append(errs, notBuilt("rate_limiter.enabled", "true"))
 	}
