@@ -236,6 +236,8 @@ func TestOnlyNamesThatStoresCanHoldAreValid(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	f.Add(string(MarshalRecord(full())))
 	f.Add(`{"id":"a","key":"b","secret":"c","webhooks":[{"url":"http://[::1]","event_types":[]}],"allowed_origins":[1]}`)
+	f.Add(`{"id":"a","key":"b","secret":"c","previous_secret_until":"2099-10-01 00:00:00Z"}`)
+	f.Add(`{"id":"a","key":"b","secret":"c","webhooks":[{"url":"http://x","event_types":["y"],"headers":{}}]}`)
 	f.Fuzz(func(t *testing.T, raw string) {
 		a, _, err := UnmarshalRecord([]byte(raw))
 		if err != nil || a == nil {
@@ -251,9 +253,19 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// normal makes nothing and an empty list the same, as stores do.
+// normal makes nothing and an empty list the same, as stores do, and leaves out
+// the end of a secret that is not there.
 func normal(a *App) *App {
 	b := *a
+	if b.PreviousSecret == "" {
+		b.PreviousUntil = time.Time{}
+	}
+	b.Webhooks = slices.Clone(b.Webhooks)
+	for i := range b.Webhooks {
+		if w := &b.Webhooks[i]; len(w.Headers) == 0 {
+			w.Headers = nil
+		}
+	}
 	if len(b.Webhooks) == 0 {
 		b.Webhooks = nil
 	}
