@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sockudo/internal/config"
+	"sockudo/internal/server"
 )
 
 func newConfig(opts *serveOptions) *cobra.Command {
@@ -25,7 +26,7 @@ Warnings do not change the exit code.`,
 			if len(args) == 1 {
 				path = args[0]
 			}
-			if err := config.Check(cmd.OutOrStdout(), path); err != nil {
+			if err := config.Check(cmd.OutOrStdout(), path, server.Check); err != nil {
 				return toldError{err}
 			}
 			return nil

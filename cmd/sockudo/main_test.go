@@ -338,13 +338,19 @@ func TestConfigShowTellsSourcesAndNoSecrets(t *testing.T) {
 
 func TestWhatIsNotBuiltIsAnError(t *testing.T) {
 	for name, value := range map[string]string{
-		"ADAPTER_DRIVER": "nats", "QUEUE_DRIVER": "sqs", "RATE_LIMITER_ENABLED": "true",
+		"APP_MANAGER_DRIVER": "scylladb", "QUEUE_DRIVER": "sqs", "RATE_LIMITER_ENABLED": "true",
 	} {
-		cmd := command(t, "--dev", "--port", freePort(t))
+		cmd := command(t, "--port", "0")
 		cmd.Env = append(cmd.Env, name+"="+value)
 		_, errs, code := finish(t, cmd)
 		if code != exitFatal || !strings.Contains(errs, "not built into this version") || !strings.Contains(errs, value) {
 			t.Errorf("%s=%s: %d %s", name, value, code, errs)
+		}
+		cmd = command(t, "config", "check")
+		cmd.Env = append(cmd.Env, name+"="+value)
+		out, errs, code := finish(t, cmd)
+		if code != exitFatal || !strings.Contains(out, "error: env "+name+": ") || !strings.Contains(out, "not built into this version") {
+			t.Errorf("config check with %s=%s: %d %s%s", name, value, code, out, errs)
 		}
 	}
 }

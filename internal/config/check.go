@@ -8,11 +8,24 @@ import (
 
 // Check loads the file at path, or the default file if path is empty, as a
 // server started here and now would, and writes to w what is to be said about
-// it, one finding per line. The error is the one of Load; w has it already.
-func Check(w io.Writer, path string) error { return check(w, LoadOptions{Path: path}) }
+// it, one finding per line. further, which may be nil, looks for what only the
+// server can find in settings that are right by themselves. The error is the
+// one of Load, or has what further found; w has it already.
+func Check(w io.Writer, path string, further func(*Config) []Notice) error {
+	return check(w, LoadOptions{Path: path}, further)
+}
 
-func check(w io.Writer, opts LoadOptions) error {
-	_, report, err := Load(opts)
+func check(w io.Writer, opts LoadOptions, further func(*Config) []Notice) error {
+	cfg, report, err := Load(opts)
+	if err == nil && further != nil {
+		found := further(cfg)
+		for i, n := range found {
+			found[i].Source = report.Source(n.Key)
+		}
+		if len(found) > 0 {
+			err = &Error{Problems: found}
+		}
+	}
 	for _, n := range report.Infos {
 		fmt.Fprintf(w, "note: %s\n", n)
 	}

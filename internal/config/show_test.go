@@ -122,7 +122,7 @@ func TestCheckSaysWhatIsWrongOrThatAllIsWell(t *testing.T) {
 	write(t, good, `{"prot": 1}`)
 	write(t, bad, "port = 1\n[ssl]\nenabled = 3\n")
 	var b bytes.Buffer
-	if err := check(&b, LoadOptions{Path: good, Env: noEnv}); err != nil {
+	if err := check(&b, LoadOptions{Path: good, Env: noEnv}, nil); err != nil {
 		t.Error(err)
 	}
 	want := "warning: " + good + ":1: prot: unknown key, ignored; did you mean port?\nok: " + good + "\n"
@@ -130,19 +130,27 @@ func TestCheckSaysWhatIsWrongOrThatAllIsWell(t *testing.T) {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 	b.Reset()
-	if err := check(&b, LoadOptions{Path: bad, Env: noEnv}); err == nil {
+	if err := check(&b, LoadOptions{Path: bad, Env: noEnv}, nil); err == nil {
 		t.Error("no error")
 	}
 	if want := "error: " + bad + ":3: ssl.enabled: expected true or false, got the number 3\n"; b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 	b.Reset()
-	if err := check(&b, LoadOptions{Path: filepath.Join(dir, "none"), Env: noEnv}); err == nil || !strings.HasPrefix(b.String(), "error: ") {
+	if err := check(&b, LoadOptions{Path: filepath.Join(dir, "none"), Env: noEnv}, nil); err == nil || !strings.HasPrefix(b.String(), "error: ") {
 		t.Errorf("missing file: %v, %q", err, b.String())
 	}
 	b.Reset()
-	if err := check(&b, LoadOptions{Dir: dir, Env: noEnv}); err != nil || b.String() != "ok: no file, defaults and environment\n" {
+	if err := check(&b, LoadOptions{Dir: dir, Env: noEnv}, nil); err != nil || b.String() != "ok: no file, defaults and environment\n" {
 		t.Errorf("no file: %v, %q", err, b.String())
+	}
+	b.Reset()
+	further := func(cfg *Config) []Notice {
+		return []Notice{{Key: "prot", Text: "is odd"}, {Key: "port", Text: "is " + fmt.Sprint(cfg.Port)}}
+	}
+	write(t, good, "{\n\"port\": 5}")
+	if err := check(&b, LoadOptions{Path: good, Env: noEnv}, further); err == nil || b.String() != "error: prot: is odd\nerror: "+good+":2: port: is 5\n" {
+		t.Errorf("what the server finds: %v, %q", err, b.String())
 	}
 }
 

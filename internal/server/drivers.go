@@ -9,7 +9,26 @@ import (
 
 // notBuilt says that a setting asks for something that this version cannot do.
 func notBuilt(key, value string) error {
-	return fmt.Errorf("%s: %q is not built into this version of sockudo", key, value)
+	return &config.Error{Problems: []config.Notice{{Key: key, Text: fmt.Sprintf("%q is not built into this version of sockudo", value)}}}
+}
+
+// Check finds what New would refuse in settings that are right by themselves:
+// what this version does not have, and certificates that cannot be used.
+func Check(cfg *config.Config) []config.Notice {
+	var found []config.Notice
+	if joined, ok := checkBuilt(cfg).(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			if e, ok := errors.AsType[*config.Error](err); ok {
+				found = append(found, e.Problems...)
+			}
+		}
+	}
+	if len(found) == 0 && cfg.SSL.Enabled {
+		if _, err := tlsConfig(cfg); err != nil {
+			found = append(found, config.Notice{Key: "ssl.enabled", Text: err.Error()})
+		}
+	}
+	return found
 }
 
 // checkBuilt refuses settings whose drivers this version does not have, all at
