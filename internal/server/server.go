@@ -244,6 +244,7 @@ func (s *Server) Run(ctx context.Context) error {
 			err := s.peers.Run(among, s.node.Local())
 			if err != nil {
 				failed <- struct{}{}
+				err = fmt.Errorf("adapter.driver %s: %w", s.cfg.Adapter.Driver, err)
 			}
 			return err
 		})

@@ -90,6 +90,39 @@ func TestClientsOfADisabledOrDeletedAppAreClosed(t *testing.T) {
 	d.ExpectFail(4001)
 }
 
+// forgetful is a store that says when it was told to forget.
+type forgetful struct {
+	*app.Memory
+	forgot chan string
+}
+
+func (s forgetful) Forget(_ context.Context, id string) { s.forgot <- id }
+
+func TestClientsOfAChangedAppAreLookedAtAtOnce(t *testing.T) {
+	store := forgetful{oneApp(t, nil), make(chan string, 16)}
+	g, addr := door(t, store, Options{})
+	c := pushertest.Dial(t, addr, owner)
+	a, err := store.ByID(t.Context(), owner.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := *a
+	off.Enabled = false
+	if err := store.Update(t.Context(), &off); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		g.Recheck(owner.ID)
+	}
+	g.Recheck("unknown")
+	c.ExpectFail(4003)
+	for id := ""; id != "unknown"; id = <-store.forgot {
+		if id != "" && id != owner.ID {
+			t.Errorf("forgot %q", id)
+		}
+	}
+}
+
 // A broken store answers nobody's question.
 type broken struct{}
 
