@@ -66,6 +66,7 @@ func items(t *testing.T, numbers ...int) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	_ = os.RemoveAll(built.dir)
 	if os.Getenv("SOCKUDO_TEST_SERVICES") != "" || slices.Contains(os.Args, "-test.v=true") {
 		if missing := report(); len(missing) > 0 && code == 0 && os.Getenv("SOCKUDO_TEST_SERVICES") != "" {
 			fmt.Printf("FAIL: items of the checklist without a passed test: %v\n", missing)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"sockudo/internal/pushertest"
 	"sockudo/internal/servicetest"
 )
 
@@ -39,8 +37,8 @@ func TestOfficialClientsWork(t *testing.T) {
 	installPackages(t, npm)
 
 	binary := buildServer(t)
-	main := startProcess(t, binary, appB, 0)
-	full := startProcess(t, binary, appB, 1)
+	main := startProcess(t, binary, appB, nil)
+	full := startProcess(t, binary, appB, map[string]any{"max_connections": 1})
 	env := append(os.Environ(),
 		"SOCKUDO_HOST=127.0.0.1",
 		"SOCKUDO_PORT="+strconv.Itoa(main.port),
@@ -190,127 +188,6 @@ func installPackages(t *testing.T, npm string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		absent(t, "npm ci: %v\n%s", err, out)
 	}
-}
-
-func buildServer(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "sockudo")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "sockudo/cmd/sockudo").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return binary
-}
-
-// A process is a server started from its binary, on a port it keeps when it is
-// started again.
-type process struct {
-	binary, config string
-	port           int
-	log            *os.File
-	cmd            *exec.Cmd
-}
-
-// startProcess starts a server with one app that has all features, and room for
-// a number of connections (0: no limit).
-func startProcess(t *testing.T, binary string, a pushertest.App, connections int) *process {
-	t.Helper()
-	dir := t.TempDir()
-	p := &process{binary: binary, config: filepath.Join(dir, "config.json"), port: freePort(t)}
-	settings, err := json.Marshal(map[string]any{
-		"host": "127.0.0.1", "port": p.port, "max_connections": connections, "shutdown_grace_period": 1,
-		"metrics": map[string]any{"enabled": false},
-		"app_manager": map[string]any{"array": map[string]any{"apps": []any{map[string]any{
-			"id": a.ID, "key": a.Key, "secret": a.Secret, "enabled": true,
-			"enable_client_messages": true, "enable_watchlist_events": true, "enable_subscription_count": true,
-		}}}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(p.config, settings, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if p.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.stop(syscall.SIGTERM); err != nil {
-			t.Errorf("server: %v", err)
-		}
-		p.log.Close()
-		if out, err := os.ReadFile(p.log.Name()); err == nil && t.Failed() {
-			t.Logf("log of the server on port %d:\n%s", p.port, out)
-		}
-	})
-	return p
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
-// start starts the process and returns when it is healthy.
-func (p *process) start(ctx context.Context) error {
-	p.cmd = exec.Command(p.binary, "-c", p.config)
-	p.cmd.Dir = filepath.Dir(p.config)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		if healthy(ctx, p.port) {
-			return nil
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return fmt.Errorf("the server on port %d does not become healthy", p.port)
-		}
-	}
-}
-
-func healthy(ctx context.Context, port int) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/up", port), nil)
-	if err != nil {
-		return false
-	}
-	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
-}
-
-// stop ends the process with a signal. One that does not obey is killed, which
-// is an error.
-func (p *process) stop(sig syscall.Signal) error {
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		return err
-	}
-	stubborn := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
-	err := p.cmd.Wait()
-	if !stubborn.Stop() {
-		return errors.New("it did not obey the signal")
-	}
-	if sig == syscall.SIGKILL {
-		return nil
-	}
-	return err
 }
 
 // control lets scenarios restart the server: POST /restart?how=term|kill. It

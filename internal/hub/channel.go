@@ -16,8 +16,13 @@ const (
 	// inline is up to how many subscribers the publisher itself sends to; above
 	// it a goroutine does, so that no event loop is busy with a large channel.
 	inline = 256
-	// maxWaiting bounds the broadcasts of one channel that are not sent yet.
-	maxWaiting = 1024
+	// maxWaiting and maxWaitingBytes bound the broadcasts of one channel that are
+	// not sent yet. One is always taken, however large.
+	maxWaiting      = 1024
+	maxWaitingBytes = 1 << 20
+	// paceFor is how long a fan-out waits for the sockets before each broadcast,
+	// if they are behind.
+	paceFor = time.Second
 	// countInterval is the pause between two subscription_count events of a
 	// channel with more than protocol.SubscriptionCountQuiet subscribers.
 	countInterval = 5 * time.Second
@@ -45,6 +50,7 @@ type Channel struct {
 
 	seq     uint64 // broadcasts that have their place in the order
 	waiting []broadcast
+	bytes   int // of the frames that wait
 	walking bool
 	pos     int // slots before it have been sent the broadcast being walked
 
@@ -364,16 +370,24 @@ func (c *Channel) move(from, to int) {
 }
 
 // Publish orders a frame for all subscribers but except and sends it. It
-// returns ErrBusy when too many broadcasts wait already.
+// returns ErrBusy when too much waits already, here or for the sockets; the
+// server of the connections tells when there is room (ws.Server.Room).
 func (c *Channel) Publish(f *ws.Frame, except *ws.Conn, at time.Time) error {
 	c.mu.Lock()
-	if len(c.waiting) >= maxWaiting {
+	if c.busy() {
 		c.mu.Unlock()
 		return ErrBusy
 	}
 	c.order(f, except, at)
 	c.send() // unlocks
 	return nil
+}
+
+// busy reports that no further broadcast should be taken. The sockets are asked
+// under the lock: of many publishers who found room at the same time, only
+// those pass for whom there is.
+func (c *Channel) busy() bool {
+	return len(c.waiting) >= maxWaiting || c.bytes > maxWaitingBytes || len(c.slots) > 0 && c.slots[0].conn.Server().Full()
 }
 
 // order gives a frame its place behind all earlier ones. The caller sends.
@@ -383,6 +397,7 @@ func (c *Channel) order(f *ws.Frame, except *ws.Conn, at time.Time) {
 		return
 	}
 	c.waiting = append(c.waiting, broadcast{frame: f, except: except, seq: c.seq, at: at})
+	c.bytes += f.Size()
 }
 
 // send unlocks the channel after it has sent what waits, or has seen to it
@@ -392,32 +407,41 @@ func (c *Channel) send() {
 	case c.walking || len(c.waiting) == 0:
 		c.mu.Unlock()
 	case len(c.slots) > inline:
-		c.walking = true
+		c.walking, c.pos = true, 0
 		c.ns.hub.walks.Add(1)
 		c.mu.Unlock()
 		go func() {
 			defer c.ns.hub.walks.Done()
 			c.mu.Lock()
-			c.walk()
+			c.walk(true)
 		}()
 	default:
-		c.walking = true
-		c.walk()
+		c.walking, c.pos = true, 0
+		c.walk(false)
 	}
 }
 
 // walk sends all that waits and unlocks. It lets others at the lock after
-// every chunk.
-func (c *Channel) walk() {
-	for len(c.waiting) > 0 {
+// every chunk. A patient walk waits before each broadcast while the sockets are
+// behind, so that clients who keep up are never over their bound.
+func (c *Channel) walk(patient bool) {
+	for ; len(c.waiting) > 0; c.pos = 0 {
+		if patient && len(c.slots) > 0 {
+			if srv := c.slots[0].conn.Server(); srv.Full() {
+				c.mu.Unlock()
+				srv.Pace(paceFor)
+				c.mu.Lock()
+			}
+		}
 		b := c.waiting[0]
+		c.bytes -= b.frame.Size()
 		c.waiting[0] = broadcast{}
 		c.waiting = c.waiting[1:]
 		if len(c.waiting) == 0 {
 			c.waiting = nil
 		}
 		sent := 0
-		for c.pos = 0; c.pos < len(c.slots); {
+		for c.pos < len(c.slots) {
 			stop := min(c.pos+chunk, len(c.slots))
 			for i := c.pos; i < stop; i++ {
 				s := &c.slots[i]

@@ -28,7 +28,7 @@ var (
 	ErrSubscribed = errors.New("already subscribed")
 	// ErrFull says that a presence channel has as many members as it may have.
 	ErrFull = errors.New("presence channel is full")
-	// ErrBusy says that publishers outran the fan-out of a channel.
+	// ErrBusy says that publishers outran the fan-out of a channel, or the sockets.
 	ErrBusy = errors.New("channel has too many events waiting")
 )
 

@@ -968,3 +968,53 @@ func BenchmarkJoinLeave(b *testing.B) {
 		})
 	}
 }
+
+// A fan-out that has been started and has not begun must not be taken for one
+// that is as far as the last one got.
+func TestLeavingRightAfterAPublishToALargeChannel(t *testing.T) {
+	h := New(Options{})
+	s := ws.NewServer(nil, ws.Options{ForceStream: true})
+	ns := h.App("a")
+	const n = inline + 100
+	var got [n]int
+	sockets := make([]*Socket, n)
+	for i := range sockets {
+		conn := s.Detached(idle{make(chan *ws.Conn, 1)}, func(f *ws.Frame) {
+			if string(f.Payload()) == "x" {
+				got[i]++
+			}
+		})
+		sockets[i] = &Socket{ID: fmt.Sprint(i), Conn: conn}
+		if err := ns.Add(sockets[i], true, 0); err != nil {
+			t.Fatal(err)
+		}
+		c := ns.Pin("c")
+		if _, err := c.Join(sockets[i], Join{}); err != nil {
+			t.Fatal(err)
+		}
+		c.Unpin()
+	}
+	for len(sockets) > inline+1 {
+		publish(ns, "c", "x", nil)
+		h.Wait()
+		for range 10 { // the last walk ended further on than the channel is long now
+			sockets[len(sockets)-1].Last().Leave(nil)
+			sockets = sockets[:len(sockets)-1]
+		}
+		publish(ns, "c", "x", nil)
+		sockets[0].Last().Leave(nil) // before the fan-out has begun, or after it
+		sockets = sockets[1:]
+		h.Wait()
+	}
+	for i := range sockets {
+		if got[1+i] == 0 {
+			t.Errorf("socket %d got nothing", i)
+		}
+	}
+	for _, e := range ns.Sockets() {
+		e.Conn.Close(1000, "")
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -65,7 +65,7 @@ type LastEvent struct {
 // The caller must then call Save, and pin the channel meanwhile.
 func (c *Channel) PublishLast(e LastEvent, stamp func() Stamp) (version uint64, s Stamp, err error) {
 	c.mu.Lock()
-	if len(c.waiting) >= maxWaiting {
+	if c.busy() {
 		c.mu.Unlock()
 		return 0, 0, ErrBusy
 	}

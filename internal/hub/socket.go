@@ -106,6 +106,8 @@ func (sub *Subscription) Member() string { return sub.user }
 
 // Fail tells the client why its connection ends and ends it with the same code.
 func (s *Socket) Fail(code int, message string) {
-	s.Send(ws.TextFrame(protocol.AppendError(nil, code, message)))
-	s.Conn.Close(uint16(code), message)
+	last := ws.TextFrame(protocol.AppendError(nil, code, message))
+	if s.Conn.CloseAfter(last, uint16(code), message) && s.ns != nil {
+		s.ns.metrics.Sent(1, last.Size())
+	}
 }

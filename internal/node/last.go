@@ -61,7 +61,12 @@ func (n *Node) keepLast(ctx context.Context, appID, channel string, e hub.LastEv
 	if n.peers != nil && n.opts.CacheShared {
 		stamp = func() hub.Stamp { return hub.NewStamp(n.number, n.events.Add(1)) }
 	}
-	version, s, err := c.PublishLast(e, stamp)
+	var version uint64
+	var s hub.Stamp
+	err := n.admit(ctx, func() (err error) {
+		version, s, err = c.PublishLast(e, stamp)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -41,8 +41,8 @@ type Options struct {
 	// CacheShared says that the peers use the same cache.
 	CacheShared bool
 	// Room waits while the transport has too much to write already, and returns
-	// an error when that takes too long. nil: there is always room.
-	Room func(ctx context.Context) error
+	// an error when that takes longer than most. nil: there is always room.
+	Room func(ctx context.Context, most time.Duration) error
 	// AppChanged is told of an app whose settings have changed, by whatever node.
 	// It must not wait. nil: nobody is told.
 	AppChanged func(appID string)

@@ -21,10 +21,6 @@ const (
 	missTopic = "#cache-miss" // misses of cache channels, for the node that tells the hooks
 )
 
-// busyFor is how long an event of a peer waits for room in a channel before it
-// is dropped. While it waits, so does what the broker delivers after it.
-const busyFor = time.Second
-
 // listen wants the topics of the nodes until ctx is done.
 func (n *Node) listen(ctx context.Context) {
 	var topics []string
@@ -173,17 +169,11 @@ func exceptConn(ns *hub.Namespace, socketID string) *ws.Conn {
 }
 
 // insist publishes an event of a peer, whose publisher has been told that it
-// was accepted, so a channel that is busy is given a while.
+// was accepted, so a channel that is busy is given a while. While it waits, so
+// does what the broker delivers after it.
 func (n *Node) insist(appID, channel string, publish func() error) {
-	for began := time.Now(); ; time.Sleep(time.Millisecond) {
-		err := publish()
-		if err == nil {
-			return
-		}
-		if time.Since(began) > busyFor {
-			n.log.Warn("event of a peer dropped", "app_id", appID, "channel", channel, "err", err)
-			return
-		}
+	if err := n.admit(context.Background(), publish); err != nil { // it takes roomFor at most
+		n.log.Warn("event of a peer dropped", "app_id", appID, "channel", channel, "err", err)
 	}
 }
 

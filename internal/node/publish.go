@@ -30,10 +30,8 @@ type Publication struct {
 // validated. What the error wraps is ErrUnavailable or the context's error; some
 // subscribers may have got the event nevertheless.
 func (n *Node) Publish(ctx context.Context, a *app.App, p *Publication) error {
-	if n.opts.Room != nil {
-		if err := n.opts.Room(ctx); err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
+	if err := n.hasRoom(ctx, roomFor); err != nil {
+		return err
 	}
 	ns := n.hub.Lookup(a.ID)
 	var except *ws.Conn
@@ -47,7 +45,7 @@ func (n *Node) Publish(ctx context.Context, a *app.App, p *Publication) error {
 	for _, channel := range p.Channels {
 		sent, err := n.publish(ctx, a, ns, channel, except, p)
 		if err != nil {
-			failed = fmt.Errorf("%w: channel %s: %w", ErrUnavailable, channel, err)
+			failed = fmt.Errorf("channel %s: %w", channel, err)
 			break
 		}
 		if n.peers != nil {
@@ -74,7 +72,7 @@ func (n *Node) publish(ctx context.Context, a *app.App, ns *hub.Namespace, chann
 	f := eventFrame(p, channel)
 	switch {
 	case c != nil:
-		if err := c.Publish(f, except, p.At); err != nil {
+		if err := n.admit(ctx, func() error { return c.Publish(f, except, p.At) }); err != nil {
 			return parcel{}, err
 		}
 	case ns != nil && kind.Is(protocol.User):
@@ -118,30 +116,42 @@ func (n *Node) forward(ctx context.Context, parcels []parcel, except string, at 
 	return sending.Wait()
 }
 
-// Relay sends a client event to the other subscribers of a channel on this
-// node. data is the content of the data string, JSON-escaped, and is kept. It
-// returns ErrUnavailable when the channel has too many events waiting. If there
-// are peers, forward hands the event to the broker, which waits, and must be
-// called; it returns ErrUnavailable when the peers may not get it.
-func (n *Node) Relay(sub *hub.Subscription, from *hub.Socket, event string, data []byte) (forward func(context.Context) error, err error) {
+// Relay sends a client event to the other subscribers of a channel. data is the
+// content of the data string, JSON-escaped, and is kept. It does not wait; what
+// has to wait is returned to be called: for room in the channel, which ends with
+// hub.ErrBusy when there is none, or to hand the event to the broker for the
+// peers. nil: it is done.
+func (n *Node) Relay(sub *hub.Subscription, from *hub.Socket, event string, data []byte) (later func(context.Context) error) {
 	c := sub.Channel()
 	app := from.Namespace().ID
 	buf := make([]byte, 0, len(data)+len(event)+len(c.Name())+len(sub.Member())+80)
 	f := ws.TextFrame(protocol.AppendEvent(buf, event, c.Name(), data, sub.Member()))
-	if err := c.Publish(f, from.Conn, time.Time{}); err != nil {
-		return nil, fmt.Errorf("%w: channel %s: %w", ErrUnavailable, c.Name(), err)
+	publish := func() error {
+		err := c.Publish(f, from.Conn, time.Time{})
+		if err == nil {
+			n.feed.put(app, protocol.HookEvent{
+				Name: protocol.HookClientEvent, Channel: c.Name(), Event: event, Data: data, SocketID: from.ID, UserID: sub.Member(),
+			})
+		}
+		return err
 	}
-	n.feed.put(app, protocol.HookEvent{
-		Name: protocol.HookClientEvent, Channel: c.Name(), Event: event, Data: data, SocketID: from.ID, UserID: sub.Member(),
-	})
-	if n.peers == nil {
-		return nil, nil
-	}
-	payload := f.Payload()
-	if c.Kind().Is(protocol.Cached) {
-		payload = stamped(0, payload)
+	err := publish()
+	if err == nil && n.peers == nil {
+		return nil
 	}
 	return func(ctx context.Context) error {
+		if err != nil {
+			if err := n.admit(ctx, publish); err != nil {
+				return err
+			}
+		}
+		if n.peers == nil {
+			return nil
+		}
+		payload := f.Payload()
+		if c.Kind().Is(protocol.Cached) {
+			payload = stamped(0, payload)
+		}
 		return n.forward(ctx, []parcel{{app, c.Name(), payload}}, from.ID, time.Time{})
-	}, nil
+	}
 }

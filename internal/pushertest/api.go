@@ -122,8 +122,19 @@ func (c *Call) sign(now time.Time) {
 	}
 }
 
-// Do signs the call, unless it is to stay unsigned, and sends it.
+// Do signs the call, unless it is to stay unsigned, and sends it. There has to
+// be an answer.
 func (a *API) Do(c Call) Response {
+	a.t.Helper()
+	resp, err := a.Try(c)
+	if err != nil {
+		a.t.Fatalf("%s %s: %v", c.Method, c.Path, err)
+	}
+	return resp
+}
+
+// Try is Do for a server that may be gone: without an answer it returns why.
+func (a *API) Try(c Call) (Response, error) {
 	a.t.Helper()
 	query := map[string]string{}
 	maps.Copy(query, c.Query)
@@ -155,7 +166,7 @@ func (a *API) Do(c Call) Response {
 	return a.send(c, target)
 }
 
-func (a *API) send(c Call, target string) Response {
+func (a *API) send(c Call, target string) (Response, error) {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), c.Method, target, strings.NewReader(c.Body))
 	if err != nil {
@@ -167,14 +178,14 @@ func (a *API) send(c Call, target string) Response {
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		a.t.Fatal(err)
+		return Response{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		a.t.Fatalf("%s %s: %v", c.Method, c.Path, err)
+		return Response{}, err
 	}
-	return Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), t: a.t}
+	return Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), t: a.t}, nil
 }
 
 // Get asks for a path below the app, such as /channels. Pairs are further

@@ -101,7 +101,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 		LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(),
 		CacheShared:  cfg.Cache.Driver != "memory",
 		AppChanged:   func(id string) { s.gate.Recheck(id) },
-		Room:         s.room,
+		Room:         func(ctx context.Context, most time.Duration) error { return s.sockets.Room(ctx, most) },
 		Log:          opts.Log,
 	})
 	s.health = checks(cfg, s.apps, s.cache, s.peers, opts.Log)
@@ -302,13 +302,4 @@ func (s *Server) release() {
 			s.log.Warn("broker not left", "err", err)
 		}
 	}
-}
-
-// roomTimeout is how long a publish waits for the transport before it is refused.
-const roomTimeout = time.Second
-
-func (s *Server) room(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
-	defer cancel()
-	return s.sockets.Room(ctx)
 }

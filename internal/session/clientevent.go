@@ -1,10 +1,12 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
+	"sockudo/internal/hub"
 	"sockudo/internal/protocol"
 	"sockudo/internal/ws"
 )
@@ -16,6 +18,7 @@ func generic(message string) error {
 var (
 	errClientEventsOff  = generic("To send client events, you must enable this feature in the Settings")
 	errNoClientChannel  = generic("Client event rejected - channel must be a string")
+	errClientEventBusy  = generic("Client event rejected - channel is overloaded, try again")
 	errClientEventPeers = generic("Client event not delivered everywhere - the server has no connection to the other nodes, try again")
 	errClientEventClass = generic("Client event rejected - only supported on private and presence channels")
 )
@@ -57,19 +60,24 @@ func (s *Session) clientEvent(c *ws.Conn, m *protocol.Message) error {
 				Message: "Client event rejected due to rate limit: max_client_events_per_second is " + strconv.Itoa(most)}
 		}
 	}
-	forward, err := s.gate.node.Relay(sub, &s.sock, m.Event, m.Data.AppendSpan(nil))
-	if err != nil {
-		return generic("Client event rejected - channel is overloaded, try again")
+	later := s.gate.node.Relay(sub, &s.sock, m.Event, m.Data.AppendSpan(nil))
+	if later == nil {
+		s.metrics.ClientEvent()
+		return nil
 	}
-	s.metrics.ClientEvent()
-	if forward != nil {
-		// The next message waits for this one, so that the peers get them in order.
-		c.Await(func() {
-			if forward(s.background()) != nil {
-				s.report(errClientEventPeers)
-			}
-		})
-	}
+	// The next message waits for this one, so that all get them in order, and a
+	// client who is faster than the others can be written to is not read.
+	c.Await(func() {
+		err := later(s.background())
+		switch {
+		case errors.Is(err, hub.ErrBusy):
+			s.report(errClientEventBusy)
+			return
+		case err != nil:
+			s.report(errClientEventPeers)
+		}
+		s.metrics.ClientEvent()
+	})
 	return nil
 }
 

@@ -53,6 +53,7 @@ type Gate struct {
 	prefix   string
 	draining atomic.Bool
 	changed  chan struct{} // holds one when an app is to be looked up at once
+	current  sync.Map      // of *app.App by id, as they were found last
 
 	mu    sync.Mutex          // guards what follows
 	stale map[string]struct{} // ids of such apps
@@ -148,6 +149,9 @@ func (g *Gate) admit(r *http.Request, s *Session) *protocol.Error {
 		g.opts.Metrics.ConnectionError(a.ID, "origin_not_allowed")
 		return &protocol.Error{Code: protocol.CodeUnauthorized, Message: "Origin not allowed"}
 	}
+	if g.newest(a) != a { // older connections need not wait for Watch
+		g.current.Store(a.ID, a)
+	}
 	return nil
 }
 
@@ -188,7 +192,8 @@ func (g *Gate) secure(r *http.Request) bool {
 const watchInterval = 5 * time.Second
 
 // Watch closes the connections of apps that were disabled (4003) or deleted
-// (4001) while they were open, until ctx is done.
+// (4001) while they were open, and lets the others use new secrets, until ctx
+// is done.
 func (g *Gate) Watch(ctx context.Context) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -204,6 +209,13 @@ func (g *Gate) Watch(ctx context.Context) error {
 			for _, ns := range g.hub.Apps() {
 				if ns.Connections() > 0 {
 					g.recheck(ctx, ns)
+				} else {
+					g.current.Delete(ns.ID)
+				}
+			}
+			for id := range g.current.Range {
+				if g.hub.Lookup(id.(string)) == nil {
+					g.current.Delete(id)
 				}
 			}
 		}
@@ -220,6 +232,15 @@ func (g *Gate) Recheck(appID string) {
 	case g.changed <- struct{}{}:
 	default:
 	}
+}
+
+// newest returns the app of a connection as it is now: since it was opened, its
+// secrets may have been rotated.
+func (g *Gate) newest(a *app.App) *app.App {
+	if now, ok := g.current.Load(a.ID); ok {
+		return now.(*app.App)
+	}
+	return a
 }
 
 func (g *Gate) takeStale() map[string]struct{} {
@@ -249,7 +270,10 @@ func (g *Gate) recheck(ctx context.Context, ns *hub.Namespace) {
 	switch {
 	case errors.Is(err, app.ErrNotFound):
 		why = &protocol.Error{Code: protocol.CodeUnknownApp, Message: "Application deleted"}
-	case err != nil || a.Enabled:
+	case err != nil:
+		return
+	case a.Enabled:
+		g.current.Store(a.ID, a)
 		return
 	default:
 		why = &protocol.Error{Code: protocol.CodeAppDisabled, Message: "Application disabled"}

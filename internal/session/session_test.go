@@ -23,31 +23,52 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// door serves sessions without an API; the store can be changed meanwhile.
-func door(t *testing.T, store app.Store, opts Options) (*Gate, string) {
+// A house is a node with its door and without an API.
+type house struct {
+	gate    *Gate
+	node    *node.Node
+	sockets *ws.Server
+	addr    string
+}
+
+// door serves sessions; the store can be changed meanwhile.
+func door(t testing.TB, store app.Store, opts Options) (*Gate, string) {
 	t.Helper()
+	h := build(t, store, opts, ws.Options{}, nil)
+	return h.gate, h.addr
+}
+
+func build(t testing.TB, store app.Store, opts Options, sockets ws.Options, wrap func(net.Listener) net.Listener) *house {
+	t.Helper()
+	w := &house{}
 	h := hub.New(hub.Options{})
-	n := node.New(h, cache.NewMemory(cache.MemoryOptions{}), node.Options{})
-	g := NewGate(store, h, n, opts)
-	s := ws.NewServer(g.Accept, ws.Options{})
+	w.node = node.New(h, cache.NewMemory(cache.MemoryOptions{}), node.Options{
+		Room: func(ctx context.Context, most time.Duration) error { return w.sockets.Room(ctx, most) },
+	})
+	w.gate = NewGate(store, h, w.node, opts)
+	w.sockets = ws.NewServer(w.gate.Accept, sockets)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.addr = ln.Addr().String()
+	if wrap != nil {
+		ln = wrap(ln)
+	}
 	api := &http.Server{}
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.Serve(ln, api) })
+	wg.Go(func() { _ = w.sockets.Serve(ln, api) })
 	ctx, cancel := context.WithCancel(context.Background())
-	wg.Go(func() { _ = g.Watch(ctx) })
+	wg.Go(func() { _ = w.gate.Watch(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		_ = api.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = s.Shutdown(ctx)
+		_ = w.sockets.Shutdown(ctx)
 		wg.Wait()
 	})
-	return g, ln.Addr().String()
+	return w
 }
 
 var owner = pushertest.App{ID: "1", Key: "key", Secret: "secret"}
@@ -154,6 +175,59 @@ func TestBothSecretsVerifyDuringARotation(t *testing.T) {
 	c := pushertest.Dial(t, addr, pushertest.App{ID: owner.ID, Key: owner.Key, Secret: "older"})
 	c.SendSubscribe("private-x")
 	c.ExpectSubscriptionError("private-x", "AuthError", 401, 4009)
+}
+
+func TestConnectionsLiveThroughARotation(t *testing.T) {
+	store := oneApp(t, nil)
+	g, addr := door(t, store, Options{})
+	c := pushertest.Dial(t, addr, owner)
+	c.Subscribe("private-before")
+	rotate := func(secret, previous app.Secret, until time.Time) {
+		t.Helper()
+		if err := store.SetSecrets(t.Context(), owner.ID, secret, previous, until); err != nil {
+			t.Fatal(err)
+		}
+		g.Recheck(owner.ID)
+	}
+	// The connection was opened before. Which secrets count for it is read again.
+	accepts := func(channel, secret string, want bool) {
+		t.Helper()
+		c.App.Secret = secret
+		for end := time.Now().Add(30 * time.Second); ; {
+			c.SendSubscribe("private-" + channel)
+			ok := c.Next().Event == "pusher_internal:subscription_succeeded"
+			if ok == want {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("a channel signed with %q is accepted: %t", secret, ok)
+			}
+			if ok {
+				c.Unsubscribe("private-" + channel)
+			} else {
+				c.ExpectError(4009)
+			}
+		}
+		if !want {
+			c.ExpectError(4009)
+		}
+	}
+	rotate("newer", "secret", time.Time{})
+	accepts("new", "newer", true)
+	accepts("old", "secret", true)
+	c.App.Secret = "newer"
+	c.Signin(`{"id":"1"}`)
+	rotate("newer", "secret", time.Now().Add(-time.Second))
+	accepts("late", "secret", false)
+	rotate("newer", "", time.Time{})
+	accepts("later", "secret", false)
+	accepts("new-again", "newer", true)
+	// One that is opened now tells the older ones too.
+	rotate("newest", "newer", time.Time{})
+	d := pushertest.Dial(t, addr, pushertest.App{ID: owner.ID, Key: owner.Key, Secret: "newest"})
+	d.Subscribe("private-x")
+	c.App.Secret = "newest"
+	c.Subscribe("private-y")
 }
 
 func TestUpgradesMayBeLimited(t *testing.T) {

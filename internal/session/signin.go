@@ -21,7 +21,8 @@ func (s *Session) signin(c *ws.Conn, data protocol.Value) error {
 		return unauthorized("Sign-in is switched off for this app (enable_signin)")
 	}
 	req := protocol.DecodeSignin(data)
-	if err := sign.VerifyUser(req.Auth, s.app.Key, s.secrets(), s.sock.ID, req.UserData); err != nil {
+	key, secrets := s.credentials()
+	if err := sign.VerifyUser(req.Auth, key, secrets, s.sock.ID, req.UserData); err != nil {
 		s.metrics.ConnectionError("authentication_failed")
 		return unauthorized(signinText(err, &req))
 	}

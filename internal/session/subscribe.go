@@ -75,7 +75,8 @@ func (s *Session) authorize(kind protocol.Kind, req *protocol.Subscribe) (*proto
 	case !kind.Is(protocol.Private):
 		return nil, nil
 	}
-	err := sign.VerifyChannel(req.Auth, s.app.Key, s.secrets(), s.sock.ID, req.Channel, req.ChannelData)
+	key, secrets := s.credentials()
+	err := sign.VerifyChannel(req.Auth, key, secrets, s.sock.ID, req.Channel, req.ChannelData)
 	if err != nil {
 		return nil, authError(req.Channel, s.authText(err, req))
 	}
@@ -85,13 +86,13 @@ func (s *Session) authorize(kind protocol.Kind, req *protocol.Subscribe) (*proto
 	return s.member(req)
 }
 
-func (s *Session) secrets() []string {
-	secrets := s.app.Secrets()
-	out := make([]string, len(secrets))
-	for i, secret := range secrets {
-		out[i] = secret.Reveal()
+// credentials returns the key of the app and the secrets that verify now.
+func (s *Session) credentials() (key string, secrets []string) {
+	a := s.gate.newest(s.app)
+	for _, secret := range a.Secrets() {
+		secrets = append(secrets, secret.Reveal())
 	}
-	return out
+	return a.Key, secrets
 }
 
 func authError(channel, message string) error {

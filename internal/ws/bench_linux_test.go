@@ -326,7 +326,7 @@ func BenchmarkAPI(b *testing.B) {
 							case <-stop:
 								return
 							default:
-								_ = s.Room(b.Context()) // the end of the benchmark
+								_ = s.Room(b.Context(), time.Second) // the end of the benchmark
 								for _, c := range conns {
 									c.Send(f)
 								}

@@ -73,6 +73,7 @@ type Conn struct {
 	told     bool // the peer's close frame has come
 	failed   bool // the peer broke the protocol: nothing will answer the close frame
 	slow     bool // OnSlow is to be called
+	crowded  bool // the client keeps up and half of a bound is queued
 	muted    bool // input is not asked for, because a callback waits; poll transport only
 	queue    fifo
 	farewell *Frame // the close frame, until it follows the queue
@@ -81,7 +82,6 @@ type Conn struct {
 	markLeft int    // bytes to be written until the mark is passed; 0: there is no mark
 	markAt   int64  // when the mark was set behind what was queued then
 	wakeAt   int64  // 0: never
-	writeAt  int64  // when the writer went to the descriptor; stream transport only
 	closeBy  int64  // when a closing connection is cut; 0: not closing
 	timerAt  int64  // when the wheel gives the connection out; 0: it does not have it
 	err      error  // why the connection ends
@@ -103,8 +103,11 @@ type shard struct {
 	wheel   wheel
 	waiting atomic.Int64 // bytes that the writer has to write
 	stuck   atomic.Int64 // bytes of full sockets
-	crowded atomic.Int64 // when a connection that keeps up had half its bound queued; 0: not lately
+	crowded atomic.Int64 // connections that keep up and have half of a bound queued
 }
+
+// Server returns the server that the connection belongs to.
+func (c *Conn) Server() *Server { return c.srv }
 
 // RemoteAddr returns the address of the peer as HOST:PORT, or "" or "@" on a
 // Unix socket.
@@ -151,20 +154,29 @@ func (c *Conn) Ping(payload []byte) {
 // the connection when the peer has answered or Options.CloseTimeout has passed.
 // Sends that follow are refused. The reason is cut to 123 bytes; code 0 stands
 // for a close frame without a body.
-func (c *Conn) Close(code uint16, reason string) { c.shut(ErrClosed, code, reason) }
+func (c *Conn) Close(code uint16, reason string) { c.shut(ErrClosed, nil, code, reason) }
+
+// CloseAfter is Close with a last frame, which nothing of another goroutine can
+// follow. It goes out even if the queue is full. False: the connection is
+// closing already.
+func (c *Conn) CloseAfter(last *Frame, code uint16, reason string) bool {
+	return c.shut(ErrClosed, last, code, reason)
+}
 
 // shut starts the close handshake, unless it has begun.
-func (c *Conn) shut(err error, code uint16, reason string) {
+func (c *Conn) shut(err error, last *Frame, code uint16, reason string) bool {
 	c.mu.Lock()
 	if c.state != stateOpen {
 		c.mu.Unlock()
-		return
+		return false
 	}
-	wake := c.sayBye(err, code, reason)
+	wake := last != nil && c.push(last)
+	wake = c.sayBye(err, code, reason) || wake
 	c.mu.Unlock()
 	if wake {
 		c.link.flush(c)
 	}
+	return true
 }
 
 // WakeAt asks for one Wake at t in place of an earlier wish; the zero time

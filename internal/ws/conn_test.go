@@ -3,6 +3,7 @@ package ws
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -116,6 +117,52 @@ func TestCloseSendsWhatIsQueuedFirst(t *testing.T) {
 		p.gone()
 		if err := waitClosed(t, h.closed); !errors.Is(err, ErrClosed) {
 			t.Errorf("err = %v", err)
+		}
+	})
+}
+
+func TestNothingComesBetweenTheLastFrameAndTheClose(t *testing.T) {
+	onBoth(t, func(t *testing.T, opts Options) {
+		opts.MaxQueuedBytes, opts.MaxQueuedFrames = 1<<30, 1<<30
+		conns := make(chan *Conn, 1)
+		_, addr := start(t, opts, handled(&echo{open: func(c *Conn) { conns <- c }}))
+		for range 50 {
+			p := connect(t, addr)
+			c := <-conns
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() {
+					for c.Send(TextFrame([]byte("news"))) {
+					}
+				})
+			}
+			var closes atomic.Int32
+			for i := range 2 {
+				wg.Go(func() {
+					if c.CloseAfter(TextFrame(fmt.Append(nil, 4001+i)), uint16(4001+i), "") {
+						closes.Add(1)
+					}
+				})
+			}
+			last := ""
+			for {
+				f, err := p.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f.opcode == opClose {
+					if code := fmt.Sprint(binary.BigEndian.Uint16([]byte(f.payload))); code != last {
+						t.Fatalf("close %s after %q", code, last)
+					}
+					break
+				}
+				last = f.payload
+			}
+			p.send(raw(finBit|opClose, nil))
+			wg.Wait()
+			if n := closes.Load(); n != 1 {
+				t.Fatalf("%d closes took place", n)
+			}
 		}
 	})
 }

@@ -60,7 +60,6 @@ func (l *loop) flushAll() {
 				runtime.Gosched()
 			}
 		}
-		l.crowded.Store(0)
 		l.p.srv.relief.ring()
 	}
 }

@@ -335,7 +335,7 @@ func TestPublisherWaitsForRoom(t *testing.T) {
 		const n = 5000
 		go func() {
 			for range n {
-				if err := s.Room(t.Context()); err != nil {
+				if err := s.Room(t.Context(), deadline); err != nil {
 					t.Error(err)
 				}
 				if !c.Send(f) {

@@ -109,7 +109,7 @@ func handled(h Handler) Accept {
 	return func(*http.Request) (Handler, *Refusal) { return h, nil }
 }
 
-const deadline = 10 * time.Second
+const deadline = time.Minute
 
 // A peer is a raw client: it sends what it is told, right or wrong.
 type peer struct {

@@ -184,7 +184,7 @@ func (c *Conn) answer(code uint16, reason string) {
 		c.lose(nil)
 		return
 	}
-	c.shut(&CloseError{code, reason}, code, "")
+	c.shut(&CloseError{code, reason}, nil, code, "")
 }
 
 // lose ends a connection at once; turn is held.

@@ -4,30 +4,27 @@ import "time"
 
 // push queues a frame and reports whether the link must be told; mu is held.
 func (c *Conn) push(f *Frame) (wake bool) {
-	n := len(f.wire)
 	c.queue.push(f)
-	c.bytes += n
-	if c.bytes > c.srv.opts.MaxQueuedBytes/2 || c.queue.n > c.srv.opts.MaxQueuedFrames/2 {
-		c.crowd()
-	}
-	if c.blocked {
-		c.shard.stuck.Add(int64(n))
-		return false
-	}
-	c.shard.waiting.Add(int64(n))
-	wake = !c.dirty
-	c.dirty = true
+	c.count(len(f.wire))
+	wake = !c.dirty && !c.blocked
+	c.dirty = c.dirty || wake
 	return wake
 }
 
-// crowd asks publishers to wait because half of the bound is queued, unless it
-// is the client that does not read; mu is held. Of a stream nobody knows that
-// before a write has taken long.
-func (c *Conn) crowd() {
-	now := c.srv.now()
-	if !c.blocked || c.writing && now-c.writeAt < int64(crowdedFor) {
-		c.shard.crowded.Store(now)
+// weigh notes whether publishers have to wait for this connection: half of a
+// bound is queued, and it is not because the client does not read. mu is held.
+func (c *Conn) weigh() {
+	o := &c.srv.opts
+	crowded := (c.bytes > o.MaxQueuedBytes/2 || c.queue.n > o.MaxQueuedFrames/2) && !c.blocked && c.state == stateOpen
+	switch {
+	case crowded == c.crowded:
+		return
+	case crowded:
+		c.shard.crowded.Add(1)
+	default:
+		c.shard.crowded.Add(-1)
 	}
+	c.crowded = crowded
 }
 
 // refuse handles a frame that is over a bound; mu is held and released.
@@ -62,6 +59,7 @@ func (c *Conn) sayBye(err error, code uint16, reason string) (wake bool) {
 	c.closeBy = c.srv.now() + int64(c.srv.opts.CloseTimeout)
 	c.farewell = closeFrame(code, reason)
 	c.schedule()
+	c.weigh()
 	wake = !c.dirty && !c.blocked
 	c.dirty = c.dirty || wake
 	return wake
@@ -108,6 +106,7 @@ func (c *Conn) count(n int) {
 	} else {
 		c.shard.waiting.Add(int64(n))
 	}
+	c.weigh()
 }
 
 // block notes whether the socket is full; mu is held.
@@ -124,6 +123,7 @@ func (c *Conn) block(full bool) {
 		c.shard.waiting.Add(n)
 	}
 	c.blocked = full
+	c.weigh()
 }
 
 // mark begins to measure how long what is queued now has to wait for the
@@ -208,6 +208,7 @@ func (c *Conn) cut(err error) {
 	if !c.writing {
 		c.drop()
 	}
+	c.weigh()
 }
 
 // due returns when tick has something to do, 0 for never; mu is held.

@@ -17,7 +17,8 @@ import (
 // deliveries.
 type quiet struct {
 	net.Conn
-	raw syscall.RawConn
+	raw  syscall.RawConn
+	full func() // called when a write waits for the peer; nil: nobody is told
 
 	rd, wr call
 }
@@ -58,6 +59,9 @@ func quietly(nc net.Conn) net.Conn {
 			case 0, unix.EINTR:
 				q.wr.err = 0
 			case unix.EAGAIN:
+				if q.full != nil {
+					q.full()
+				}
 				return false
 			default:
 				q.wr.err = err
@@ -67,6 +71,16 @@ func quietly(nc net.Conn) net.Conn {
 		return true
 	}
 	return q
+}
+
+// whenFull has f called by writes that wait for the peer, from the next one on.
+// It returns false when that cannot be known.
+func whenFull(nc net.Conn, f func()) bool {
+	q, ok := nc.(*quiet)
+	if ok {
+		q.full = f
+	}
+	return ok
 }
 
 // Read reads what there is, or waits for it.

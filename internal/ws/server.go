@@ -31,16 +31,18 @@ type Server struct {
 	dropped  atomic.Int64
 	turned   atomic.Int64   // away at a bound
 	relief   bell           // rung when a shard may have room again
+	queue    chan struct{}  // held by the publisher whose turn it is to wait for room
+	queued   atomic.Int64   // publishers that wait for room
 	work     sync.WaitGroup // all goroutines
+	shards   atomic.Pointer[[]*shard]
 
 	mu      sync.Mutex // guards what follows; a leaf
 	started bool
 	closed  bool
 	stop    context.CancelFunc // ends the clock
 	poll    *poller            // nil: stream transport only; never changes after start
-	shards  []*shard
-	open    int           // connections
-	empty   chan struct{} // closed when the server is, and open is 0
+	open    int                // connections
+	empty   chan struct{}      // closed when the server is, and open is 0
 	half    halfOpen
 	inner   []*handover
 }
@@ -48,7 +50,7 @@ type Server struct {
 // NewServer returns a server that asks accept about every upgrade request.
 func NewServer(accept Accept, opts Options) *Server {
 	opts.setDefaults()
-	return &Server{accept: accept, opts: opts, base: time.Now(), empty: make(chan struct{})}
+	return &Server{accept: accept, opts: opts, base: time.Now(), empty: make(chan struct{}), queue: make(chan struct{}, 1)}
 }
 
 // start begins the work that all connections share; once is enough.
@@ -61,7 +63,7 @@ func (s *Server) start() error {
 	if s.started {
 		return nil
 	}
-	s.shards = []*shard{&s.streams}
+	shards := []*shard{&s.streams}
 	if !s.opts.ForceStream {
 		p, err := newPoller(s)
 		if err != nil {
@@ -69,12 +71,12 @@ func (s *Server) start() error {
 		}
 		if p != nil {
 			s.poll = p
-			s.shards = append(s.shards, p.shards()...)
+			shards = append(shards, p.shards()...)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.started, s.stop = true, cancel
-	shards := s.shards
+	s.shards.Store(&shards)
 	s.work.Go(func() { s.clock(ctx, shards) })
 	return nil
 }
@@ -199,44 +201,70 @@ func waitFor(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-// crowdedFor is how long publishers wait at most because of one connection, if
-// nothing tells them earlier that there is room.
-const crowdedFor = 50 * time.Millisecond
+// relievedEvery is how often who waits for room looks, if nobody tells.
+const relievedEvery = 50 * time.Millisecond
 
-// Room waits while publishers are ahead of what can be written: while more than
+// Full reports that publishers are ahead of what can be written: more than
 // Options.MaxWaitingBytes wait in one shard for sockets that have room, or a
-// client that keeps up has half of its bound queued. Whoever publishes to many
-// calls it first, without locks, with a ctx that ends soon; ErrCrowded says that
-// it is better to refuse. Bytes of clients that do not read do not count.
-func (s *Server) Room(ctx context.Context) error {
-	for s.crowded() {
+// client that keeps up has half of its bound queued. Bytes of clients that do
+// not read do not count.
+func (s *Server) Full() bool {
+	shards := s.shards.Load()
+	if shards == nil {
+		return false
+	}
+	for _, sh := range *shards {
+		if sh.waiting.Load() > int64(s.opts.MaxWaitingBytes) || sh.crowded.Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Room waits while the server is Full, behind those who wait already. Whoever
+// publishes to many calls it first, without locks. It returns ErrCrowded when
+// that takes longer than most, or than ctx: then it is better to refuse.
+func (s *Server) Room(ctx context.Context, most time.Duration) error {
+	if s.queued.Load() == 0 && !s.Full() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	s.queued.Add(1)
+	defer s.queued.Add(-1)
+	select {
+	case s.queue <- struct{}{}:
+		defer func() { <-s.queue }()
+		return s.relieved(ctx)
+	case <-ctx.Done():
+		return ErrCrowded
+	}
+}
+
+// Pace waits while the server is Full, at most d. It is for who has accepted
+// what is to be sent, and goes before those in Room.
+func (s *Server) Pace(d time.Duration) {
+	if s.Full() {
+		ctx, cancel := context.WithTimeout(context.Background(), d)
+		defer cancel()
+		_ = s.relieved(ctx)
+	}
+}
+
+func (s *Server) relieved(ctx context.Context) error {
+	for s.Full() {
 		again := s.relief.wait()
-		if !s.crowded() {
+		if !s.Full() {
 			return nil
 		}
 		select {
 		case <-again:
-		case <-time.After(crowdedFor):
+		case <-time.After(relievedEvery):
 		case <-ctx.Done():
 			return ErrCrowded
 		}
 	}
 	return nil
-}
-
-func (s *Server) crowded() bool {
-	s.mu.Lock()
-	shards := s.shards
-	s.mu.Unlock()
-	for _, sh := range shards {
-		if sh.waiting.Load() > int64(s.opts.MaxWaitingBytes) {
-			return true
-		}
-		if at := sh.crowded.Load(); at != 0 && s.now()-at < int64(crowdedFor) {
-			return true
-		}
-	}
-	return false
 }
 
 // Stats returns the numbers of now.
@@ -250,7 +278,11 @@ func (s *Server) Stats() Stats {
 		Dropped:     s.dropped.Load(),
 		Crowded:     s.turned.Load(),
 	}
-	for _, sh := range s.shards {
+	shards := s.shards.Load()
+	if shards == nil {
+		return st
+	}
+	for _, sh := range *shards {
 		st.WaitingBytes += sh.waiting.Load()
 		st.StuckBytes += sh.stuck.Load()
 	}

@@ -26,6 +26,7 @@ type stream struct {
 	c       *Conn
 	nc      net.Conn
 	turn    sync.Mutex    // the turn of the connection
+	tells   bool          // full is called when the socket is full
 	resumed chan struct{} // tells the reader that an Await or the connection is over; holds one
 	writer  func()        // write, made once so that starting it allocates nothing
 }
@@ -37,6 +38,7 @@ func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
 	}
 	st := &stream{c: c, nc: nc, resumed: make(chan struct{}, 1)}
 	st.writer = st.write
+	st.tells = whenFull(plain(nc), st.full)
 	c.link, c.shard, c.turn = st, &s.streams, &st.turn
 	st.turn.Lock()
 	defer st.turn.Unlock()
@@ -104,7 +106,6 @@ func (st *stream) write() {
 	if scratch != nil {
 		scratches.Put(scratch)
 	}
-	st.c.shard.crowded.Store(0)
 	st.c.srv.relief.ring()
 }
 
@@ -154,9 +155,11 @@ func (st *stream) writeBatch(scratch **[]byte) {
 	if len(b) == 0 {
 		return
 	}
-	c.writing, c.writeAt = true, c.srv.now()
-	c.block(true) // until Write returns nobody knows better
-	c.mark()
+	c.writing = true
+	if !st.tells {
+		c.block(true)
+		c.mark()
+	}
 	c.mu.Unlock()
 	n, err := st.nc.Write(b)
 	c.mu.Lock()
@@ -165,6 +168,17 @@ func (st *stream) writeBatch(scratch **[]byte) {
 	c.block(false)
 	if err != nil {
 		c.cut(err)
+	}
+}
+
+// full notes that the write that is going on waits for the client.
+func (st *stream) full() {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writing { // else it is the reader's: TLS answers some records
+		c.block(true)
+		c.mark()
 	}
 }
 

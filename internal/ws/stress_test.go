@@ -91,7 +91,7 @@ func (s *stressed) Closed(_ *Conn, _ error) {
 // publish sends to all that are open, until ctx is done.
 func (b *stressBook) publish(ctx context.Context, s *Server) {
 	for ctx.Err() == nil {
-		if err := s.Room(ctx); err != nil {
+		if err := s.Room(ctx, time.Second); err != nil {
 			continue
 		}
 		b.mu.Lock()
