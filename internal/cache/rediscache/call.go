@@ -74,22 +74,24 @@ type answer struct {
 // fails at once and asks now and then in the background.
 func (c *Cache) do(ctx context.Context, s *shard, name string, call func(context.Context) answer) answer {
 	ticket, allowed := s.breaker.Allow()
-	if s.down.Load() {
-		if allowed {
-			c.probe(ctx, s, ticket)
-		}
+	switch {
+	case !allowed:
+		return answer{err: cache.ErrDown}
+	case s.down.Load():
+		c.probe(ctx, s, ticket)
 		return answer{err: cache.ErrDown}
 	}
 	a := c.within(ctx, s, call)
 	switch {
 	case answered(a.err):
+		s.breaker.Answered()
 	case ctx.Err() != nil: // the caller gave up, which says nothing of the server
 	default:
 		if s.breaker.Failed(ticket) {
 			s.key.Store(&name) // a shard may lie on two nodes
-			c.lost(s, a.err)
 			c.probeOthers(ctx, s)
 		}
+		c.lost(s, a.err)
 		a.err = fmt.Errorf("%w: %w", cache.ErrDown, a.err)
 	}
 	return a
@@ -106,15 +108,15 @@ func (c *Cache) probe(ctx context.Context, s *shard, ticket backoff.Ticket) {
 	ctx = context.WithoutCancel(ctx)
 	c.calls.Go(func() {
 		if err := c.exists(ctx, s); !answered(err) {
-			if s.breaker.Failed(ticket) {
-				c.lost(s, err)
-			}
+			s.breaker.Failed(ticket)
+			c.lost(s, err)
 			return
 		}
-		if s.breaker.Answered() {
-			c.found(s)
-			c.settle(ctx, s)
-		}
+		// Whoever failed just before a good answer may be heard after it, so that
+		// down and the breaker need not say the same.
+		s.breaker.Answered()
+		c.found(s)
+		c.settle(ctx, s)
 	})
 }
 
