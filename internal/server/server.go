@@ -113,6 +113,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 		PathPrefix:       cfg.PathPrefix,
 		TrustHops:        int(cfg.RateLimiter.WebSocket.TrustHops),
 		MaxConnections:   int(cfg.MaxConnections),
+		MaxMessageBytes:  messageLimit(cfg),
 		MaxSubscriptions: int(cfg.WebSocket.MaxSubscriptions),
 		Metrics:          s.metrics,
 		Log:              opts.Log,
@@ -146,18 +147,12 @@ func socketOptions(cfg *config.Config, log *slog.Logger) ws.Options {
 }
 
 // messageLimit is how large a frame of a client may be: the setting, but
-// always enough for a client event of the largest size that an app allows.
+// always enough for a client event of the default size. An app may allow more.
 func messageLimit(cfg *config.Config) int {
 	if cfg.WebsocketMaxPayloadKB == 0 {
 		return -1
 	}
-	largest := cfg.EventLimits.MaxPayloadKB
-	for _, a := range cfg.AppManager.Array.Apps {
-		if a.MaxEventPayloadInKB != nil {
-			largest = max(largest, *a.MaxEventPayloadInKB)
-		}
-	}
-	return max(int(cfg.WebsocketMaxPayloadKB), int(largest)+4) << 10
+	return max(int(cfg.WebsocketMaxPayloadKB), int(cfg.EventLimits.MaxPayloadKB)+4) << 10
 }
 
 // checks are the dependencies that GET /up asks about.

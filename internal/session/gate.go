@@ -34,6 +34,9 @@ type Options struct {
 	PathPrefix      string        // paths are also served below it; "" or "/": none
 	TrustHops       int           // trusted proxies in front of the server
 	MaxConnections  int           // of this node; 0: no limit
+	// MaxMessageBytes is how large messages of clients may be whose app does not
+	// allow larger events; 0: what the WebSocket server says, below 0: no limit.
+	MaxMessageBytes int
 	// MaxSubscriptions bounds the channels of one connection; 0: no limit.
 	MaxSubscriptions int
 	// Limit is asked about each upgrade after the draining check; what it

@@ -34,6 +34,21 @@ var (
 	pongFrame = ws.TextFrame([]byte(protocol.Pong))
 )
 
+// MaxMessageBytes lets the client send the largest client event that its app
+// allows (protocol 3.3), which may be larger than what the others may send.
+func (s *Session) MaxMessageBytes() int {
+	base := s.gate.opts.MaxMessageBytes
+	if s.app == nil || base <= 0 {
+		return base
+	}
+	return max(base, min(s.app.Limits.EventPayloadBytes, maxEventBytes)+envelopeBytes)
+}
+
+const (
+	envelopeBytes = 4 << 10  // of an event around its data
+	maxEventBytes = 64 << 20 // a client makes the server gather that much; Sockudo allows no more
+)
+
 // Open greets the client or tells it why it may not stay.
 func (s *Session) Open(c *ws.Conn) {
 	s.sock.Conn = c

@@ -314,3 +314,29 @@ func TestRateWindowAdmitsExactlyTheLimit(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAppMayAllowLargerEventsThanTheOthers(t *testing.T) {
+	store := oneApp(t, func(a *app.App) { kb := uint32(200); a.MaxEventPayloadInKB = &kb })
+	other := pushertest.App{ID: "2", Key: "other-key", Secret: "other-secret"}
+	if err := store.Create(t.Context(), &app.App{ID: other.ID, Key: other.Key, Secret: app.Secret(other.Secret), Enabled: true, EnableClientMessages: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, addr := door(t, store, Options{MaxMessageBytes: 104 << 10})
+	send := func(a pushertest.App, bytes int) (from, to *pushertest.Client) {
+		from, to = pushertest.Dial(t, addr, a), pushertest.Dial(t, addr, a)
+		from.Subscribe("private-x")
+		to.Subscribe("private-x")
+		from.Emit("client-large", "private-x", strings.Repeat("x", bytes))
+		return from, to
+	}
+	_, to := send(owner, 200<<10)
+	to.Expect("client-large", "private-x")
+	from, _ := send(owner, 201<<10)
+	from.ExpectError(4300) // it fits the frame, and the app does not allow it
+	from, _ = send(owner, 205<<10)
+	from.ExpectClose(1009)
+	_, to = send(other, 100<<10)
+	to.Expect("client-large", "private-x")
+	from, _ = send(other, 150<<10)
+	from.ExpectClose(1009)
+}

@@ -46,6 +46,7 @@ type Conn struct {
 	shard   *shard
 	turn    *sync.Mutex
 	remote  string
+	limit   int    // bytes of a message; below 0: none
 	fd      int32  // poll transport only
 	gen     uint32 // of the descriptor's number; poll transport only
 

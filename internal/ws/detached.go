@@ -15,7 +15,8 @@ type detached struct {
 // Shutdown waits for that.
 func (s *Server) Detached(h Handler, sink func(f *Frame)) *Conn {
 	d := &detached{sink: sink}
-	c := &Conn{srv: s, handler: h, shard: &s.streams, link: d, turn: &d.turn}
+	c := s.conn(h, "")
+	c.link, c.turn = d, &d.turn
 	err := s.start()
 	d.turn.Lock()
 	defer d.turn.Unlock()

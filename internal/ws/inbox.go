@@ -93,7 +93,7 @@ func (c *Conn) wake(now int64) {
 // input handles bytes of the peer, which it may change; turn is held. frames
 // is how many frames they held.
 func (c *Conn) input(b []byte) (frames int) {
-	r := rules{limit: c.srv.opts.MaxMessageBytes, masked: true}
+	r := rules{limit: c.limit, masked: true}
 	for !c.deaf && !c.released {
 		if c.waiting {
 			c.held = append(c.held, b...)

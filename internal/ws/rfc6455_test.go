@@ -150,3 +150,27 @@ func TestFramesAreHandledAsRFC6455Says(t *testing.T) {
 		}
 	})
 }
+
+// limited is an echo with a limit of its own.
+type limited struct {
+	echo
+	most int
+}
+
+func (l *limited) MaxMessageBytes() int { return l.most }
+
+func TestAHandlerMayHaveALimitOfItsOwn(t *testing.T) {
+	onBoth(t, func(t *testing.T, opts Options) {
+		opts.MaxMessageBytes = 100
+		for _, test := range []struct{ own, fits, tooLong int }{{0, 100, 101}, {1000, 1000, 1001}, {10, 10, 11}, {-1, 200_000, 0}} {
+			_, addr := start(t, opts, handled(&limited{most: test.own}))
+			p := connect(t, addr)
+			p.send(text(long(test.fits)))
+			p.expect(opText, long(test.fits))
+			if test.tooLong > 0 {
+				p.send(text(long(test.tooLong)))
+				p.expectClose(1009)
+			}
+		}
+	})
+}

@@ -239,9 +239,20 @@ func (s *Server) upgrade(nc net.Conn, r *http.Request, early []byte, full bool) 
 	s.begin(nc, h, r, early)
 }
 
+// conn makes a connection that is on no transport yet.
+func (s *Server) conn(h Handler, remote string) *Conn {
+	c := &Conn{srv: s, handler: h, remote: remote, limit: s.opts.MaxMessageBytes, shard: &s.streams}
+	if l, ok := h.(Limiter); ok {
+		if own := l.MaxMessageBytes(); own != 0 {
+			c.limit = own
+		}
+	}
+	return c
+}
+
 // begin opens a connection on the transport for it.
 func (s *Server) begin(nc net.Conn, h Handler, r *http.Request, early []byte) {
-	c := &Conn{srv: s, handler: h, remote: r.RemoteAddr, shard: &s.streams}
+	c := s.conn(h, r.RemoteAddr)
 	answer := &Frame{wire: appendSwitch(make([]byte, 0, 160), r.Header.Get("Sec-Websocket-Key"))}
 	if s.poll == nil || !s.poll.take(c, nc, answer, early) {
 		s.stream(c, nc, answer, early)
@@ -279,7 +290,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.never(&Conn{srv: s, handler: h, remote: r.RemoteAddr, shard: &s.streams}, err)
+		s.never(s.conn(h, r.RemoteAddr), err)
 		writeRefusal(w, &Refusal{Status: http.StatusInternalServerError, Body: "This connection cannot be upgraded.\n"})
 		return
 	}

@@ -47,6 +47,14 @@ type Handler interface {
 	Closed(c *Conn, err error)
 }
 
+// A Limiter is a Handler that says how large the messages of its connection
+// may be. It is asked once, before Open.
+type Limiter interface {
+	// MaxMessageBytes is what Options.MaxMessageBytes is for the others; 0 leaves
+	// it at that.
+	MaxMessageBytes() int
+}
+
 // Accept decides about a valid upgrade request. It may wait, until the
 // request's context is done. Either the handler of the connection is returned,
 // or the answer that refuses it over HTTP.
