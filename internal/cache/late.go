@@ -103,6 +103,9 @@ func (l *Late) now(changed string) Cache {
 	return l.memory
 }
 
+// Reached reports whether the server's cache is in use, and not memory.
+func (l *Late) Reached() bool { return l.opened.Load() != nil }
+
 // Get returns a value; see Cache.
 func (l *Late) Get(ctx context.Context, key string) ([]byte, time.Duration, error) {
 	return l.now("").Get(ctx, key)

@@ -48,6 +48,18 @@ func openCache(ctx context.Context, cfg *config.Config, log *slog.Logger) (c cac
 	return late, late.Run, nil
 }
 
+// openSharedCache returns the cache in Redis that the settings name, without
+// anything that stands in for it. Close it with closeCache.
+func openSharedCache(ctx context.Context, cfg *config.Config, log *slog.Logger) (cache.Cache, error) {
+	open, err := redisCache(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cachePatience)
+	defer cancel()
+	return open(ctx)
+}
+
 // redisCache returns what connects to the Redis of the cache.
 func redisCache(cfg *config.Config, log *slog.Logger) (func(ctx context.Context) (cache.Cache, error), error) {
 	e, err := cfg.CacheRedisEndpoint()

@@ -43,7 +43,7 @@ func checkBuilt(cfg *config.Config) error {
 		}
 		errs = append(errs, notBuilt(key, value))
 	}
-	refuse("app_manager.driver", cfg.AppManager.Driver, "memory")
+	refuse("app_manager.driver", cfg.AppManager.Driver, "memory", "mysql", "pgsql", "dynamodb")
 	if !cfg.Queue.Implied { // by a Redis that is there for something else
 		refuse("queue.driver", cfg.Queue.Driver, "memory", "none")
 	}

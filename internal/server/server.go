@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,7 +80,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 	if s.cache, s.runCache, err = openCache(ctx, cfg, opts.Log); err != nil {
 		return nil, err
 	}
-	if s.apps, err = OpenApps(ctx, cfg, opts.Log); err != nil {
+	if s.apps, err = openNodeApps(ctx, cfg, s.cache, opts.Log); err != nil {
 		return nil, fmt.Errorf("app manager: %w", err)
 	}
 	addApps(ctx, s.apps, cfg, s.log)
@@ -158,13 +159,7 @@ func messageLimit(cfg *config.Config) int {
 // checks are the dependencies that GET /up asks about.
 func checks(cfg *config.Config, apps app.Pinger, c cache.Cache, peers *cluster.Cluster, log *slog.Logger) *health.Health {
 	h := health.New(cfg.HealthCheckTimeout.Duration(), log)
-	h.Add("app store", true, func(ctx context.Context) error {
-		there, err := apps.Any(ctx)
-		if err == nil && !there {
-			err = errors.New("no app is configured")
-		}
-		return err
-	})
+	h.Add("app store", true, anyApp(apps))
 	if p, ok := c.(cache.Pinger); ok {
 		// Not critical: what cache channels replay is not worth a node (docs/decisions).
 		h.Add("cache", false, p.Ping)
@@ -173,6 +168,30 @@ func checks(cfg *config.Config, apps app.Pinger, c cache.Cache, peers *cluster.C
 		h.Add("cluster", true, func(context.Context) error { return peers.Ready() })
 	}
 	return h
+}
+
+// anyFor is how long it is believed that there is an app.
+const anyFor = 5 * time.Second
+
+// anyApp returns the check that there is an app. Probes are not signed, and
+// must not become questions to a database one by one.
+func anyApp(apps app.Pinger) func(ctx context.Context) error {
+	var until atomic.Pointer[time.Time]
+	return func(ctx context.Context) error {
+		if t := until.Load(); t != nil && time.Now().Before(*t) {
+			return nil
+		}
+		there, err := apps.Any(ctx)
+		if err != nil {
+			return err
+		}
+		if !there {
+			return errors.New("no app is configured")
+		}
+		t := time.Now().Add(anyFor)
+		until.Store(&t)
+		return nil
+	}
 }
 
 // route sends upgrades that are not the first request of their connection, and

@@ -3,6 +3,7 @@ package servertest
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"testing"
 	"time"
@@ -27,6 +28,12 @@ type Server struct {
 func Start(t testing.TB, edit func(*config.Config)) *Server {
 	t.Helper()
 	return start(t, edit, server.Options{})
+}
+
+// StartLogged is Start with a log.
+func StartLogged(t testing.TB, log *slog.Logger, edit func(*config.Config)) *Server {
+	t.Helper()
+	return start(t, edit, server.Options{Log: log})
 }
 
 func start(t testing.TB, edit func(*config.Config), opts server.Options) *Server {

@@ -24,7 +24,7 @@ func (s *Store) wrap(what string, err error) error {
 	case answered && !transient(answer):
 		return fmt.Errorf("dynamostore: %s: %w", what, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("dynamostore: %s: %w: no answer within %v: %w", what, app.ErrUnavailable, s.opts.Timeout, err)
+		return fmt.Errorf("dynamostore: %s: %w: no answer in time: %w", what, app.ErrUnavailable, err)
 	default:
 		return fmt.Errorf("dynamostore: %s: %w: %w", what, app.ErrUnavailable, err)
 	}

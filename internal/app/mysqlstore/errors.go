@@ -70,7 +70,7 @@ func (s *Store) wrap(what string, err error) error {
 	case n != 0 && !transient[n]:
 		return fmt.Errorf("mysqlstore: %s: %w", what, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("mysqlstore: %s: %w: no answer within %v: %w", what, app.ErrUnavailable, s.opts.Timeout, err)
+		return fmt.Errorf("mysqlstore: %s: %w: no answer in time: %w", what, app.ErrUnavailable, err)
 	default:
 		return fmt.Errorf("mysqlstore: %s: %w: %w", what, app.ErrUnavailable, err)
 	}

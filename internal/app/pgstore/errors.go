@@ -71,7 +71,7 @@ func (s *Store) wrap(what string, err error) error {
 	case c != "" && !transient(c):
 		return fmt.Errorf("pgstore: %s: %w", what, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("pgstore: %s: %w: no answer within %v: %w", what, app.ErrUnavailable, s.opts.Timeout, err)
+		return fmt.Errorf("pgstore: %s: %w: no answer in time: %w", what, app.ErrUnavailable, err)
 	default:
 		return fmt.Errorf("pgstore: %s: %w: %w", what, app.ErrUnavailable, err)
 	}

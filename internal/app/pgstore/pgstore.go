@@ -81,7 +81,8 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, backoff.Permanent(err)
 	}
-	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
+	// The pool opens connections also when ctx is done.
+	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), conf); err != nil {
 		return nil, s.wrap("connect", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, schemaTimeout)
