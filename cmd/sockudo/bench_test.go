@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"sockudo/internal/servicetest"
 )
 
 // A measured case, as --json has it.
@@ -64,7 +67,7 @@ func TestBenchMeasuresOurServer(t *testing.T) {
 		{[]string{"many", "--channels", "20", "-n", "3", "--http", "2"}, append(messages, "connections=60")},
 		{[]string{"chat", "-n", "10"}, messages},
 		{[]string{"chat", "-n", "10", "--source", "http"}, append(messages, "answer_p50_ms")},
-		{[]string{"cluster", "--nodes", "1", "-n", "20"}, messages},
+		{[]string{"cluster", "--nodes", "1", "-n", "20", "--kind", "presence"}, messages},
 		{[]string{"churn", "-n", "300", "--joins", "100", "--joiners", "10"}, append(messages, "joiners_lost=0", "join_p99_ms", "alone_last_p50_ms")},
 		{[]string{"presence", "-n", "30", "--joins", "20", "--joiners", "10"}, append(messages, "join_p99_ms")},
 		{[]string{"publish"}, []string{"refused=0", "requests_per_s", "answer_p50_ms"}},
@@ -79,6 +82,17 @@ func TestBenchMeasuresOurServer(t *testing.T) {
 		cases[0].wants(t, c.want...)
 		cases[0].wants(t, server...)
 	}
+}
+
+func TestBenchCrossesNodes(t *testing.T) {
+	url := servicetest.Env(t, servicetest.Redis)
+	dir := t.TempDir()
+	prefix := fmt.Sprintf("bench-%s:", freePort(t))
+	write(t, dir, "c.json", fmt.Sprintf(`{
+		"adapter": {"driver": "redis", "redis": {"prefix": %q}},
+		"app_manager": {"array": {"apps": [{"id": "1", "key": "k", "secret": "a-secret-of-the-test"}]}}}`, prefix))
+	cases := benchmark(t, exitOK, "cluster", "-n", "20", "--serve", "--nodes", "2", "--serve-config", filepath.Join(dir, "c.json"), "--serve-env", "REDIS_URL="+url)
+	cases[0].wants(t, "lost=0", "duplicated=0", "reordered=0", "remote_p50_ms", "connections=20")
 }
 
 func TestBenchComparesInTurn(t *testing.T) {

@@ -62,7 +62,7 @@ to compare.`,
 connection belongs to one of them. What is published through another node than
 that of the subscriber is shown on its own.`,
 		Example: `  sockudo bench cluster --url http://10.0.0.1:6001 --url http://10.0.0.2:6001 --app 1 --key KEY --secret SECRET
-  sockudo bench cluster --serve --nodes 2 --serve-config cluster.json --app 1 --key KEY --secret SECRET`,
+  sockudo bench cluster --serve --nodes 2 --serve-env ADAPTER_DRIVER=redis --serve-env REDIS_URL=redis://127.0.0.1:6379`,
 		Count:    "subscribers of each channel, over all nodes",
 		flags:    fanout.flags,
 		defaults: func(o *Options) { o.HTTP, o.Nodes = 2, 2 },
@@ -129,19 +129,11 @@ func (m *measurement) broadcast(ctx context.Context) error {
 		return err
 	}
 	connected := time.Duration(cr.clock.now() - began)
-	if o.Source == sourceHTTP {
-		cr.openAPI(o.HTTP)
-	}
-	pub, err := newPublisher(cr)
-	if err != nil {
-		return err
-	}
-	stopProbes, err := m.startProbes(ctx)
+	pub, stopProbes, err := m.prepare(ctx)
 	if err != nil {
 		return err
 	}
 	defer stopProbes()
-	runtime.GC() // what connecting has left
 
 	start := cr.clock.now() + int64(50*time.Millisecond)
 	w := &window{from: start + int64(o.Warmup), to: start + int64(o.Warmup+o.Duration)}
@@ -155,6 +147,22 @@ func (m *measurement) broadcast(ctx context.Context) error {
 	m.add("connect_s", "all connected after", Seconds, connected.Seconds())
 	m.addMessages(pub, merged()[0], marks[0], marks[1])
 	return nil
+}
+
+// prepare makes what publishes, and begins to probe.
+func (m *measurement) prepare(ctx context.Context) (pub *publisher, stopProbes func(), err error) {
+	if m.opts.Source == sourceHTTP {
+		m.crowd.openAPI(m.opts.HTTP)
+	}
+	if pub, err = newPublisher(m.crowd); err != nil {
+		return nil, nil, err
+	}
+	if stopProbes, err = m.startProbes(ctx); err != nil {
+		pub.pace.close()
+		return nil, nil, err
+	}
+	runtime.GC() // what connecting has left
+	return pub, stopProbes, nil
 }
 
 // publishAll publishes from start to the end of the last window and marks the
@@ -285,8 +293,9 @@ func (m *measurement) addLag(w *window) {
 	}
 	lag := w.lag.quantile(0.99)
 	m.add("generator_lag_p99_ms", "generator late by p99", Millis, millis(lag))
-	if lag > 2*time.Millisecond && lag > w.latency.quantile(0.5)/4 {
-		m.warn("the generator sent its messages up to %v late (p99): latencies contain that", lag.Round(10*time.Microsecond))
+	interval := time.Duration(float64(time.Second) / m.opts.Rate)
+	if lag > 2*time.Millisecond && (lag > w.latency.quantile(0.5)/4 || lag > interval) {
+		m.warn("the generator sent its messages up to %v late (p99): latencies contain that, and messages that leave together cost a server less", lag.Round(10*time.Microsecond))
 	}
 }
 

@@ -170,12 +170,7 @@ func (m *measurement) churn(ctx context.Context) error {
 		g.settle(c)
 		c.lane.mu.Unlock()
 	}
-	cr.openAPI(o.HTTP)
-	pub, err := newPublisher(cr)
-	if err != nil {
-		return err
-	}
-	stopProbes, err := m.startProbes(ctx)
+	pub, stopProbes, err := m.prepare(ctx)
 	if err != nil {
 		return err
 	}
