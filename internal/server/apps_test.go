@@ -38,8 +38,8 @@ type store struct {
 	addr   string // of the server, host:port
 }
 
-// stores runs a test for every database that there is, all at the same time.
-func stores(t *testing.T, test func(t *testing.T, s store)) {
+// everyStore returns the databases that there are.
+func everyStore(t testing.TB) (all []store) {
 	t.Helper()
 	for _, driver := range []string{"mysql", "pgsql", "dynamodb"} {
 		s := store{driver: driver, table: fmt.Sprintf("t%d_%d", os.Getpid(), tables.Add(1))}
@@ -51,14 +51,23 @@ func stores(t *testing.T, test func(t *testing.T, s store)) {
 		case "dynamodb":
 			s.addr = parseURL(t, servicetest.Env(t, servicetest.DynamoDB)).Host
 		}
-		t.Run(driver, func(t *testing.T) {
+		all = append(all, s)
+	}
+	return all
+}
+
+// stores runs a test for every database, all at the same time.
+func stores(t *testing.T, test func(t *testing.T, s store)) {
+	t.Helper()
+	for _, s := range everyStore(t) {
+		t.Run(s.driver, func(t *testing.T) {
 			t.Parallel()
 			test(t, s)
 		})
 	}
 }
 
-func mysqlDSN(t *testing.T) *mysql.Config {
+func mysqlDSN(t testing.TB) *mysql.Config {
 	t.Helper()
 	dsn, err := mysql.ParseDSN(servicetest.Env(t, servicetest.MariaDB))
 	if err != nil {
@@ -67,7 +76,7 @@ func mysqlDSN(t *testing.T) *mysql.Config {
 	return dsn
 }
 
-func parseURL(t *testing.T, raw string) *url.URL {
+func parseURL(t testing.TB, raw string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -77,7 +86,7 @@ func parseURL(t *testing.T, raw string) *url.URL {
 }
 
 // set has settings name the store, as it is reached at addr.
-func (s store) set(t *testing.T, cfg *config.Config, addr string) {
+func (s store) set(t testing.TB, cfg *config.Config, addr string) {
 	t.Helper()
 	cfg.AppManager.Driver = s.driver
 	host, port, err := net.SplitHostPort(addr)
