@@ -3,9 +3,12 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sockudo/internal/cache"
 )
 
 // counted is a store that is asked whether it has apps.
@@ -41,4 +44,40 @@ func TestProbesAskTheStoreOnceInFiveSeconds(t *testing.T) {
 		probe(true, 5)
 		probe(true, 5)
 	})
+}
+
+func TestAppsAreNotSharedBeforeTheCacheIsReached(t *testing.T) {
+	server := cache.NewMemory(cache.MemoryOptions{})
+	up := make(chan struct{})
+	late := cache.NewLate(cache.NewMemory(cache.MemoryOptions{}), func(ctx context.Context) (cache.Cache, error) {
+		select {
+		case <-up:
+			return server, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}, slog.New(slog.DiscardHandler))
+	c := reached{late}
+	want := func(value string, err error) {
+		t.Helper()
+		if got, _, gotErr := c.Get(t.Context(), "app:id:a"); string(got) != value || !errors.Is(gotErr, err) {
+			t.Errorf("got %q, %v; want %q, %v", got, gotErr, value, err)
+		}
+	}
+	if err := server.Set(t.Context(), "app:id:a", []byte("older"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Set(t.Context(), "app:id:a", []byte("newer"), 0); err != nil {
+		t.Fatal(err)
+	}
+	want("", cache.ErrMiss) // other nodes could not change it
+	close(up)
+	if err := late.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want("", cache.ErrMiss) // and what the server had is outdated
+	if err := c.Set(t.Context(), "app:id:a", []byte("newest"), 0); err != nil {
+		t.Fatal(err)
+	}
+	want("newest", nil)
 }

@@ -62,6 +62,11 @@ type recorder struct {
 
 func newRecorder(t testing.TB, endpoint string) *recorder {
 	t.Helper()
+	return record(t, endpoint, httptest.NewServer)
+}
+
+func record(t testing.TB, endpoint string, serve func(http.Handler) *httptest.Server) *recorder {
+	t.Helper()
 	target, err := url.Parse(endpoint)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +74,7 @@ func newRecorder(t testing.TB, endpoint string) *recorder {
 	r := &recorder{actions: map[string]int{}}
 	transport := &http.Transport{}
 	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	srv := serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		_, action, _ := strings.Cut(req.Header.Get("X-Amz-Target"), ".")
 		r.mu.Lock()
 		r.actions[action]++

@@ -3,10 +3,13 @@ package dynamostore
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -581,6 +584,34 @@ func TestCredentialsComeFromWhereTheSettingsSay(t *testing.T) {
 				t.Errorf("session token %q, want %q", token, test.token)
 			}
 		})
+	}
+}
+
+func TestEndpointAndAuthorityMayComeFromTheEnvironment(t *testing.T) {
+	var authority []byte
+	r := record(t, servicetest.Env(t, servicetest.DynamoDB), func(h http.Handler) *httptest.Server {
+		srv := httptest.NewTLSServer(h)
+		srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+		authority = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+		return srv
+	})
+	opts := options(t, "")
+	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", r.url)
+	if _, err := Open(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("with an unknown authority: err = %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, authority, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", file)
+	newStore(t, opts)
+	if r.take()["CreateTable"] != 1 {
+		t.Error("the table was not made there")
+	}
+	opts.Endpoint = "http://127.0.0.1:1" // the settings win
+	if _, err := Open(t.Context(), opts); !errors.Is(err, app.ErrUnavailable) {
+		t.Errorf("err = %v, want %v", err, app.ErrUnavailable)
 	}
 }
 
