@@ -102,6 +102,7 @@ type link interface {
 // A shard is what connections share that are written by the same goroutine.
 type shard struct {
 	wheel   wheel
+	conns   atomic.Int64
 	waiting atomic.Int64 // bytes that the writer has to write
 	stuck   atomic.Int64 // bytes of full sockets
 	crowded atomic.Int64 // connections that keep up and have half of a bound queued

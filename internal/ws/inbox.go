@@ -214,5 +214,5 @@ func (c *Conn) end() {
 		c.guard(func() { c.srv.opts.OnSlow(c) })
 	}
 	c.call(func() { c.handler.Closed(c, err) })
-	c.srv.left()
+	c.srv.left(c)
 }

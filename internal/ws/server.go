@@ -109,6 +109,7 @@ func (s *Server) began(c *Conn) bool {
 	closed := s.closed
 	if !closed {
 		s.open++
+		c.shard.conns.Add(1)
 	}
 	s.mu.Unlock()
 	if closed {
@@ -124,7 +125,8 @@ func (s *Server) isClosed() bool {
 }
 
 // left takes a connection off, after Closed.
-func (s *Server) left() {
+func (s *Server) left(c *Conn) {
+	c.shard.conns.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open--; s.open == 0 && s.closed {
@@ -204,17 +206,23 @@ func waitFor(ctx context.Context, done <-chan struct{}) error {
 // relievedEvery is how often who waits for room looks, if nobody tells.
 const relievedEvery = 50 * time.Millisecond
 
-// Full reports that publishers are ahead of what can be written: more than
-// Options.MaxWaitingBytes wait in one shard for sockets that have room, or a
-// client that keeps up has half of its bound queued. Bytes of clients that do
-// not read do not count.
+// batchBytes is how much may wait for each connection on average: some 64 events
+// of the usual size, which are sent together for little more than the price of
+// one.
+const batchBytes = 16 << 10
+
+// Full reports that publishers are ahead of what can be written: more waits in
+// one shard for sockets that have room than Options.MaxWaitingBytes and 16 KiB
+// for each connection, or a client that keeps up has half of its bound queued.
+// Bytes of clients that do not read do not count.
 func (s *Server) Full() bool {
 	shards := s.shards.Load()
 	if shards == nil {
 		return false
 	}
 	for _, sh := range *shards {
-		if sh.waiting.Load() > int64(s.opts.MaxWaitingBytes) || sh.crowded.Load() > 0 {
+		bound := max(int64(s.opts.MaxWaitingBytes), batchBytes*sh.conns.Load())
+		if sh.waiting.Load() > bound || sh.crowded.Load() > 0 {
 			return true
 		}
 	}

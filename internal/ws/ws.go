@@ -73,7 +73,7 @@ type Options struct {
 	MaxQueuedBytes   int           // of one connection; 0: 1 MiB
 	MaxQueuedFrames  int           // of one connection; 0: 16,384
 	MaxQueueAge      time.Duration // that bytes may wait for the client to read; 0: 10 s
-	MaxWaitingBytes  int           // of one shard, see Server.Full; 0: 4 MiB
+	MaxWaitingBytes  int           // of one shard, at least; see Server.Full; 0: 4 MiB
 	DropSlow         bool          // frames over a bound are dropped; false: the connection is closed
 	SlowCode         uint16        // close code for it; 0: 4100
 	SlowReason       string        // close reason for it
