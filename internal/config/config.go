@@ -65,6 +65,7 @@ type WebSocket struct {
 	MaxSubscriptions   uint32 `key:"max_subscriptions"` // channels of one connection; 0: unlimited
 	SlowConsumerPolicy string `key:"slow_consumer_policy" oneof:"close,drop"`
 	Transport          string `key:"transport" oneof:"auto,stream"`
+	CongestionControl  string `key:"congestion_control"` // of TCP, Linux only; empty: the system's
 }
 
 // AppManager says where apps are kept.

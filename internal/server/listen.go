@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sockudo/internal/config"
+	"sockudo/internal/ws"
 )
 
 // listen opens the main listener: a Unix socket, or TCP with or without TLS.
@@ -23,7 +24,7 @@ func listen(ctx context.Context, cfg *config.Config, log *slog.Logger) (net.List
 	if cfg.UnixSocket.Enabled {
 		return listenUnix(cfg, log)
 	}
-	ln, err := listenTCP(ctx, cfg.Host, cfg.Port)
+	ln, err := listenTCP(ctx, cfg.Host, cfg.Port, cfg.WebSocket.CongestionControl)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s port %d (settings host and port): %w", cfg.Host, cfg.Port, err)
 	}
@@ -34,12 +35,12 @@ func listen(ctx context.Context, cfg *config.Config, log *slog.Logger) (net.List
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	return tls.NewListener(ln, conf), nil
+	return tls.NewListener(ws.Quiet(ln), conf), nil
 }
 
 // listenTCP binds a literal address or the best address of a name; IPv4 wins
-// when a name has both.
-func listenTCP(ctx context.Context, host string, port uint16) (net.Listener, error) {
+// when a name has both. Connections use a congestion control if one is named.
+func listenTCP(ctx context.Context, host string, port uint16, control string) (net.Listener, error) {
 	if host != "" && net.ParseIP(host) == nil {
 		ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
 		if err != nil {
@@ -53,7 +54,9 @@ func listenTCP(ctx context.Context, host string, port uint16) (net.Listener, err
 			}
 		}
 	}
-	var lc net.ListenConfig
+	// Clients are pinged by the protocol, and API connections have a time that
+	// they may be idle.
+	lc := net.ListenConfig{KeepAlive: -1, Control: congestion(control)}
 	return lc.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
 }
 
@@ -66,6 +69,8 @@ func tlsConfig(cfg *config.Config) (*tls.Config, error) {
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{cert},
 		NextProtos:   []string{"http/1.1"},
+		// What is sent together is one record, and one call to the kernel.
+		DynamicRecordSizingDisabled: true,
 	}
 	if cfg.SSL.CAPath != "" {
 		pem, err := os.ReadFile(cfg.SSL.CAPath)

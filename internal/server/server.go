@@ -209,7 +209,7 @@ func (s *Server) route(api http.Handler) http.Handler {
 // listenMetrics binds the listener of GET /metrics. That it cannot be bound
 // ends nothing.
 func (s *Server) listenMetrics(ctx context.Context) {
-	ln, err := listenTCP(ctx, s.cfg.Metrics.Host, s.cfg.Metrics.Port)
+	ln, err := listenTCP(ctx, s.cfg.Metrics.Host, s.cfg.Metrics.Port, "")
 	if err != nil {
 		s.log.Error("metrics are not served", "host", s.cfg.Metrics.Host, "port", s.cfg.Metrics.Port, "err", err)
 		return
@@ -264,6 +264,7 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	behind.Go(func() error { return s.node.Run(inner) })
+	behind.Go(func() error { return tidy(inner) })
 	behind.Go(func() error { return s.gate.Watch(inner) })
 	behind.Go(func() error { return s.runCache(inner) })
 
@@ -278,11 +279,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return fmt.Errorf("%s listener: %w", name, err)
 		})
 	}
-	if s.cfg.SSL.Enabled && !s.cfg.UnixSocket.Enabled {
-		serve("main", func() error { return s.api.Serve(s.main) })
-	} else {
-		serve("main", func() error { return s.sockets.Serve(s.main, s.api) })
-	}
+	serve("main", func() error { return s.sockets.Serve(s.main, s.api) })
 	if s.scrape != nil {
 		serve("metrics", func() error { return s.scrape.Serve(s.scraped) })
 	}
@@ -290,7 +287,8 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.scraped != nil {
 		scraped = s.scraped.Addr().String()
 	}
-	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "metrics", scraped, "max_connections", s.capacity())
+	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "metrics", scraped)
+	s.logCapacity()
 
 	select {
 	case <-ctx.Done():

@@ -53,8 +53,8 @@ func runChild(spec string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	if mode == "fill" {
-		return fill(network, address, n)
+	if mode == "fill" || mode == "fill-tls" {
+		return fill(strings.TrimPrefix(mode, "fill-"), network, address, n)
 	}
 	all, err := dialAll(mode, network, address, n)
 	if err != nil {
@@ -79,11 +79,11 @@ func runChild(spec string) error {
 // fill connects as often as it is told, whatever the server says to it, and
 // prints how many were upgraded, refused and not answered, and what the API
 // says then.
-func fill(network, address string, n int) error {
+func fill(mode, network, address string, n int) error {
 	answers := map[string]int{}
 	var all []net.Conn
 	ask := func(request string) (string, error) {
-		nc, err := net.Dial(network, address)
+		nc, err := dialMode(mode, network, address)
 		if err != nil {
 			return "", err
 		}
@@ -307,7 +307,7 @@ func crowdOf(tb testing.TB, mode string, n int, opts Options) (*Server, net.Addr
 	var front net.Listener = ln
 	if mode == "tls" {
 		conf, _ := tlsConfigs(tb)
-		front = tls.NewListener(ln, conf)
+		front = tls.NewListener(Quiet(ln), conf)
 	}
 	s := NewServer(handled(&echo{
 		on: func(*Conn, []byte) {},

@@ -46,9 +46,10 @@ type Conn struct {
 	shard   *shard
 	turn    *sync.Mutex
 	remote  string
-	limit   int    // bytes of a message; below 0: none
-	fd      int32  // poll transport only
-	gen     uint32 // of the descriptor's number; poll transport only
+	limit   int     // bytes of a message; below 0: none
+	secure  *secure // TLS on a loop; nil: it is plain, or a stream
+	fd      int32   // poll transport only
+	gen     uint32  // of the descriptor's number; poll transport only
 
 	lastRead atomic.Int64 // like all moments, nanoseconds since the server was made
 

@@ -95,7 +95,7 @@ func TestFramesBehindTheRequestAreNotLost(t *testing.T) {
 }
 
 func TestCloseSendsWhatIsQueuedFirst(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		h := &echo{closed: make(chan error, 1), on: func(c *Conn, _ []byte) {
 			for i := range 100 {
 				c.Send(TextFrame(fmt.Append(nil, i)))
@@ -122,7 +122,7 @@ func TestCloseSendsWhatIsQueuedFirst(t *testing.T) {
 }
 
 func TestNothingComesBetweenTheLastFrameAndTheClose(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		opts.MaxQueuedBytes, opts.MaxQueuedFrames = 1<<30, 1<<30
 		conns := make(chan *Conn, 1)
 		_, addr := start(t, opts, handled(&echo{open: func(c *Conn) { conns <- c }}))
@@ -168,7 +168,7 @@ func TestNothingComesBetweenTheLastFrameAndTheClose(t *testing.T) {
 }
 
 func TestPeerThatDoesNotAnswerACloseIsCut(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		opts.CloseTimeout = 100 * time.Millisecond
 		h := &echo{closed: make(chan error, 1), on: func(c *Conn, _ []byte) { c.Close(1000, "") }}
 		_, addr := start(t, opts, handled(h))
@@ -181,19 +181,19 @@ func TestPeerThatDoesNotAnswerACloseIsCut(t *testing.T) {
 }
 
 func TestAbruptEndIsNoticed(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		h := &echo{closed: make(chan error, 1)}
 		_, addr := start(t, opts, handled(h))
 		p := connect(t, addr)
 		p.send(text("half a frame")[:5])
-		_ = p.Conn.(*net.TCPConn).SetLinger(0)
+		_ = tcp(p.Conn).SetLinger(0)
 		_ = p.Close()
 		waitClosed(t, h.closed)
 	})
 }
 
 func TestAwaitKeepsTheOrderAndStopsReading(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		var busy atomic.Bool
 		release := make(chan struct{})
 		h := &echo{on: func(c *Conn, payload []byte) {
@@ -227,7 +227,7 @@ func TestAwaitKeepsTheOrderAndStopsReading(t *testing.T) {
 }
 
 func TestConnectionLostDuringAwaitIsClosedAfterIt(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		began, release := make(chan struct{}), make(chan struct{})
 		var done atomic.Bool
 		h := &echo{closed: make(chan error, 1), on: func(c *Conn, _ []byte) {
@@ -251,7 +251,7 @@ func TestConnectionLostDuringAwaitIsClosedAfterIt(t *testing.T) {
 }
 
 func TestPanicCostsOneConnection(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		h := &echo{on: func(c *Conn, payload []byte) {
 			if string(payload) == "boom" {
 				panic("boom")
@@ -268,7 +268,7 @@ func TestPanicCostsOneConnection(t *testing.T) {
 }
 
 func TestWakeComesNotEarlyAndOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		const after = 120 * time.Millisecond
 		began := make(chan time.Time, 1)
 		woken := make(chan time.Time, 10)
@@ -290,7 +290,7 @@ func TestWakeComesNotEarlyAndOnce(t *testing.T) {
 }
 
 func TestManySendersKeepTheirOrder(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		conns := make(chan *Conn, 1)
 		_, addr := start(t, opts, handled(&echo{open: func(c *Conn) { conns <- c }}))
 		p := connect(t, addr)

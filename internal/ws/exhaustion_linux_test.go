@@ -30,7 +30,7 @@ func leaveDescriptors(t *testing.T, n int) {
 }
 
 func TestServerWithoutDescriptorsServesTheAPIAndRecovers(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		var log syncBuffer
 		opts.Log = slog.New(slog.NewTextHandler(&log, nil))
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,7 +38,11 @@ func TestServerWithoutDescriptorsServesTheAPIAndRecovers(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := NewServer(handled(&echo{}), opts)
-		serveOn(t, s, ln)
+		serveOn(t, s, secureIf(t, ln))
+		mode := "fill"
+		if overTLS(t) {
+			mode = "fill-tls"
+		}
 		p := dialRaw(t, ln.Addr().String())
 		p.request("GET /before HTTP/1.1\r\nHost: x\r\n\r\n")
 		p.response()
@@ -46,7 +50,7 @@ func TestServerWithoutDescriptorsServesTheAPIAndRecovers(t *testing.T) {
 
 		t.Run("full", func(t *testing.T) {
 			var upgraded, refused, silent, api int
-			if _, err := fmt.Sscan(child(t, "fill", ln.Addr(), 100), &upgraded, &refused, &silent, &api); err != nil {
+			if _, err := fmt.Sscan(child(t, mode, ln.Addr(), 100), &upgraded, &refused, &silent, &api); err != nil {
 				t.Fatal(err)
 			}
 			if upgraded < 20 || refused < 20 || silent != 0 || api != 200 {

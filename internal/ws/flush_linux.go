@@ -72,25 +72,25 @@ func (l *loop) write(c *Conn, scratch []byte) {
 		c.mu.Unlock()
 		return
 	}
+	if c.secure != nil {
+		scratch = scratch[:0:recordBytes]
+	}
 	b := c.collect(scratch)
-	if len(b) == 0 {
+	if len(b) == 0 && c.secure == nil {
 		c.mu.Unlock()
 		return
 	}
 	c.writing = true
 	c.mu.Unlock()
-	n, err := sendNow(int(c.fd), b)
+	n, full, err := c.put(b)
 	c.mu.Lock()
 	c.writing = false
 	c.sent(n)
-	if err != 0 && err != unix.EAGAIN && err != unix.EINTR {
-		c.cut(os.NewSyscallError("send", err))
+	if err != nil {
+		c.cut(err)
 	}
-	switch c.then() {
-	case hangUp:
-		c.cut(nil)
-	case halfClose:
-		shutdownNow(int(c.fd))
+	if !full {
+		l.last(c)
 	}
 	if c.state == stateCut {
 		c.drop()
@@ -100,7 +100,7 @@ func (l *loop) write(c *Conn, scratch []byte) {
 		l.turn.Unlock()
 		return
 	}
-	if n < len(b) && err != unix.EINTR {
+	if full {
 		c.block(true)
 		c.mark()
 		l.arm(c)
@@ -110,6 +110,35 @@ func (l *loop) write(c *Conn, scratch []byte) {
 	c.mu.Unlock()
 	if again {
 		l.flush(c)
+	}
+}
+
+// put writes what the socket takes of b and reports whether it is full.
+func (c *Conn) put(b []byte) (n int, full bool, err error) {
+	if c.secure != nil {
+		return c.secure.write(b)
+	}
+	n, errno := sendNow(int(c.fd), b)
+	switch errno {
+	case 0, unix.EAGAIN:
+		return n, n < len(b), nil
+	case unix.EINTR:
+		return 0, false, nil
+	}
+	return 0, false, os.NewSyscallError("send", errno)
+}
+
+// last does what comes when nothing is left to write; mu is held.
+func (l *loop) last(c *Conn) {
+	then := c.then()
+	if then != goOn && c.secure != nil {
+		_ = c.secure.tls.CloseWrite() // the peer may be gone
+	}
+	switch then {
+	case hangUp:
+		c.cut(nil)
+	case halfClose:
+		shutdownNow(int(c.fd))
 	}
 }
 

@@ -27,7 +27,7 @@ func heap() int64 {
 }
 
 func TestHalfSentFramesClaimNoMemory(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		opts.MaxMessageBytes = -1
 		s, addr := start(t, opts, handled(&echo{}))
 		const n = 200
@@ -53,7 +53,7 @@ func TestHalfSentFramesClaimNoMemory(t *testing.T) {
 }
 
 func TestStalledReadersStayWithinTheirBound(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		for _, drop := range []bool{false, true} {
 			t.Run(fmt.Sprintf("drop=%v", drop), func(t *testing.T) { testStalledReaders(t, opts, drop) })
 		}
@@ -61,7 +61,10 @@ func TestStalledReadersStayWithinTheirBound(t *testing.T) {
 }
 
 func testStalledReaders(t *testing.T, opts Options, drop bool) {
-	const n, bound = 1000, 192 << 10
+	n, bound := 1000, 192<<10
+	if overTLS(t) { // whose handshakes take long, and which has a record in its hands
+		n, bound = 50, 512<<10
+	}
 	opts.MaxQueuedBytes, opts.DropSlow = bound, drop
 	opts.MaxQueueAge = time.Hour
 	var mu sync.Mutex
@@ -74,12 +77,12 @@ func testStalledReaders(t *testing.T, opts Options, drop bool) {
 	var clients []*peer
 	for range n {
 		p := connect(t, addr)
-		_ = p.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		_ = tcp(p.Conn).SetReadBuffer(4 << 10)
 		clients = append(clients, p)
 	}
 	eventually(t, func() bool { return s.Stats().Connections == n })
 	before := heap()
-	for range 64 { // 256 KiB for each, every frame with memory of its own
+	for range bound / (3 << 10) { // a third more than it holds, every frame with memory of its own
 		for _, c := range conns {
 			c.Send(TextFrame(make([]byte, 4<<10-4)))
 			if q := c.QueuedBytes(); q > bound+200 { // and the close frame
@@ -88,10 +91,10 @@ func testStalledReaders(t *testing.T, opts Options, drop bool) {
 		}
 	}
 	st := s.Stats()
-	if queued := st.WaitingBytes + st.StuckBytes; queued > n*bound*11/10 {
+	if queued := st.WaitingBytes + st.StuckBytes; queued > int64(n*bound*11/10) {
 		t.Errorf("%d bytes are booked, want at most %d", queued, n*bound*11/10)
 	}
-	if grown := heap() - before; grown > n*bound*11/10 {
+	if grown := heap() - before; grown > int64(n*bound*11/10) {
 		t.Errorf("the heap grew by %d bytes, want at most %d", grown, n*bound*11/10)
 	}
 	switch {
@@ -104,7 +107,7 @@ func testStalledReaders(t *testing.T, opts Options, drop bool) {
 }
 
 func TestSlowClientGetsWholeFramesAndThenTheReason(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		opts.MaxQueuedBytes = 100 << 10
 		opts.SlowReason = "too slow"
 		conns := make(chan *Conn, 1)
@@ -120,11 +123,13 @@ func TestSlowClientGetsWholeFramesAndThenTheReason(t *testing.T) {
 		if st := s.Stats(); st.Slow != 1 {
 			t.Fatalf("stats %+v", st)
 		}
-		if n := c.QueuedBytes(); n > 2*f.Size() {
-			// The stream transport has a batch in its hands that it cannot take back.
-			if !opts.ForceStream || n > opts.MaxQueuedBytes+200 {
+		// The stream transport has a batch in its hands that it cannot take back.
+		if opts.ForceStream {
+			if n := c.QueuedBytes(); n > opts.MaxQueuedBytes+200 {
 				t.Errorf("%d bytes stay queued", n)
 			}
+		} else {
+			eventually(t, func() bool { return c.QueuedBytes() <= 2*f.Size() })
 		}
 		for {
 			f, err := p.next()
@@ -152,7 +157,7 @@ func TestSlowClientGetsWholeFramesAndThenTheReason(t *testing.T) {
 }
 
 func TestPingFloodFromAClientThatDoesNotReadEnds(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		opts.MaxQueuedBytes = 64 << 10
 		opts.CloseTimeout = 200 * time.Millisecond
 		h := &echo{closed: make(chan error, 1)}
@@ -171,7 +176,7 @@ func TestPingFloodFromAClientThatDoesNotReadEnds(t *testing.T) {
 }
 
 func TestFloodDoesNotStopOthers(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		var seen atomic.Int64
 		_, addr := start(t, opts, handled(&echo{on: func(c *Conn, payload []byte) {
 			if len(payload) == 0 {
@@ -195,7 +200,7 @@ func TestFloodDoesNotStopOthers(t *testing.T) {
 			})
 		}
 		q := connect(t, addr)
-		eventually(t, func() bool { return seen.Load() > 10000 })
+		eventually(t, func() bool { return seen.Load() > 2000 })
 		for i := range 50 {
 			q.send(text(fmt.Sprint(i)))
 			q.expect(opText, fmt.Sprint(i))
@@ -209,7 +214,9 @@ func TestUpgradesThatWaitTooManyAreTurnedAway(t *testing.T) {
 	onBoth(t, func(t *testing.T, opts Options) {
 		opts.MaxHandshakes = 2
 		release := make(chan struct{})
-		s, addr := start(t, opts, func(r *http.Request) (Handler, *Refusal) {
+		var asked atomic.Int32
+		_, addr := start(t, opts, func(r *http.Request) (Handler, *Refusal) {
+			asked.Add(1)
 			select {
 			case <-release:
 			case <-r.Context().Done():
@@ -222,7 +229,7 @@ func TestUpgradesThatWaitTooManyAreTurnedAway(t *testing.T) {
 			p.request(upgradeRequest)
 			waiting = append(waiting, p)
 		}
-		eventually(t, func() bool { return s.Stats().Handshakes == 2 })
+		eventually(t, func() bool { return asked.Load() == 2 })
 		p := dialRaw(t, addr)
 		p.request(upgradeRequest)
 		if resp := p.response(); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
@@ -272,7 +279,7 @@ func (h *panicker) Closed(_ *Conn, err error) {
 }
 
 func TestPanicsAreLoggedAndEndOnlyTheirConnection(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		for _, where := range []string{"Open", "Message", "Await", "Wake", "Closed"} {
 			t.Run(where, func(t *testing.T) {
 				var log syncBuffer
@@ -325,7 +332,7 @@ func (b *syncBuffer) String() string {
 }
 
 func TestPublisherWaitsForRoom(t *testing.T) {
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		opts.MaxWaitingBytes = 1 << 20
 		conns := make(chan *Conn, 1)
 		s, addr := start(t, opts, handled(&echo{open: func(c *Conn) { conns <- c }}))

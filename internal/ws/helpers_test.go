@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"net"
@@ -35,6 +36,29 @@ func onBoth(t *testing.T, test func(t *testing.T, opts Options)) {
 		t.Run(tr.name, func(t *testing.T) { test(t, Options{ForceStream: tr.stream}) })
 	}
 }
+
+// onAll is onBoth for tests of what comes after the upgrade, which run over TLS
+// as well: start and connect see that in the name of the test.
+func onAll(t *testing.T, test func(t *testing.T, opts Options)) {
+	onBoth(t, test)
+	for _, tr := range transports {
+		t.Run("tls-"+tr.name, func(t *testing.T) { test(t, Options{ForceStream: tr.stream}) })
+	}
+}
+
+func overTLS(t testing.TB) bool { return strings.Contains(t.Name(), "/tls-") }
+
+// secureIf puts TLS on a listener if the test is to run over it.
+func secureIf(t testing.TB, ln net.Listener) net.Listener {
+	if !overTLS(t) {
+		return ln
+	}
+	conf, _ := tlsConfigs(t)
+	return tls.NewListener(Quiet(ln), conf)
+}
+
+// tcp returns the socket of a client.
+func tcp(nc net.Conn) *net.TCPConn { return plain(nc).(*net.TCPConn) }
 
 // echo answers every message with itself.
 type echo struct {
@@ -78,7 +102,7 @@ func start(t testing.TB, opts Options, accept Accept) (*Server, string) {
 		t.Fatal(err)
 	}
 	s := NewServer(accept, opts)
-	serveOn(t, s, ln)
+	serveOn(t, s, secureIf(t, ln))
 	return s, ln.Addr().String()
 }
 
@@ -138,7 +162,10 @@ func dialRaw(t testing.TB, addr string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = nc.Close() })
+	if overTLS(t) {
+		nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+	}
+	t.Cleanup(func() { _ = plain(nc).Close() })
 	_ = nc.SetDeadline(time.Now().Add(deadline))
 	return &peer{Conn: nc, t: t, br: bufio.NewReader(nc)}
 }
@@ -305,6 +332,6 @@ func startTight(t testing.TB, opts Options, accept Accept) (*Server, string) {
 		t.Fatal(err)
 	}
 	s := NewServer(accept, opts)
-	serveOn(t, s, tightListener{ln})
+	serveOn(t, s, secureIf(t, tightListener{ln}))
 	return s, ln.Addr().String()
 }

@@ -125,6 +125,11 @@ func (l *loop) read(c *Conn, now int64) {
 		l.mute(c, true)
 		return
 	}
+	if c.secure != nil {
+		c.secure.pipe.refill()
+		l.readSecure(c, now)
+		return
+	}
 	size := readBytes
 	if c.eager {
 		size = eagerBytes
@@ -142,6 +147,39 @@ func (l *loop) read(c *Conn, now int64) {
 	}
 }
 
+// readSecure takes what TLS has, and one piece of the socket if the pipe has
+// been refilled; turn is held.
+func (l *loop) readSecure(c *Conn, now int64) {
+	for !c.waiting && !c.released {
+		n, pause, err := c.secure.read(l.buf)
+		if n > 0 {
+			c.lastRead.Store(now)
+			c.input(l.buf[:n])
+		}
+		switch {
+		case err != nil && !c.released:
+			c.lose(err)
+		case pause:
+			l.owe(c)
+			return
+		}
+	}
+}
+
+// owe waits for room when TLS itself had something to say that the socket did
+// not take.
+func (l *loop) owe(c *Conn) {
+	if !c.secure.pipe.owing() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.blocked && !c.writing && !c.dirty && c.state != stateCut {
+		c.block(true)
+		l.arm(c)
+	}
+}
+
 // mute stops or restarts asking for input; turn is held.
 func (l *loop) mute(c *Conn, off bool) {
 	c.mu.Lock()
@@ -155,6 +193,9 @@ func (l *loop) mute(c *Conn, off bool) {
 // resume goes on after an Await; turn is held.
 func (l *loop) resume(c *Conn) {
 	c.inputHeld()
+	if c.secure != nil {
+		l.readSecure(c, l.p.srv.now())
+	}
 	if !c.waiting && !c.released {
 		l.mute(c, false)
 	}

@@ -60,18 +60,28 @@ func (p *poller) shards() []*shard {
 	return all
 }
 
-// take moves a connection from net to a loop and opens it. It returns false when the connection is not a plain socket,
-// or when there is no descriptor left to do it with.
+// take moves a connection from net to a loop and opens it. It returns false when
+// the connection is neither a plain socket nor TLS over a Quiet one, or when
+// there is no descriptor left to do it with.
 func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
-	fd := duplicate(nc)
+	socket := nc
+	if c.secure = secured(nc); c.secure != nil {
+		socket = c.secure.pipe.Conn
+	}
+	fd := duplicate(socket)
 	if fd >= 0 && !p.table.has(fd) {
 		closeNow(fd)
 		fd = -1
 	}
 	if fd < 0 {
+		c.secure = nil
 		return false
 	}
-	_ = nc.Close()
+	if c.secure != nil {
+		c.secure.pipe.attach(fd)
+	} else {
+		_ = nc.Close()
+	}
 	// Silent peers are the handler's to ping, and the kernel's probes every 15 s
 	// would keep radios awake. A Unix socket has neither option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
@@ -91,6 +101,9 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 		return true
 	}
 	c.open(answer, early)
+	if c.secure != nil && !c.released {
+		l.readSecure(c, p.srv.now()) // what TLS has read already
+	}
 	return true
 }
 

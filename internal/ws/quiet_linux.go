@@ -76,6 +76,9 @@ func quietly(nc net.Conn) net.Conn {
 // whenFull has f called by writes that wait for the peer, from the next one on.
 // It returns false when that cannot be known.
 func whenFull(nc net.Conn, f func()) bool {
+	if p, ok := nc.(*pipe); ok {
+		nc = p.Conn
+	}
 	q, ok := nc.(*quiet)
 	if ok {
 		q.full = f

@@ -113,7 +113,7 @@ func TestFramesAreHandledAsRFC6455Says(t *testing.T) {
 		c.name, c.send, c.answers, c.close = fmt.Sprintf("reserved opcode %x", opcode), raw(fin|opcode, nil), nil, 1002
 		cases = append(cases, c)
 	}
-	onBoth(t, func(t *testing.T, opts Options) {
+	onAll(t, func(t *testing.T, opts Options) {
 		_, addr := start(t, opts, handled(&echo{}))
 		for _, c := range cases {
 			for _, how := range []struct {

@@ -18,7 +18,7 @@ var errHeader = errors.New("websocket: request header is too large")
 // Serve accepts connections until the listener or the server is closed.
 // Connections that begin with an upgrade request become WebSockets; all others
 // are served by api, with the bytes that were read already, and those of a TLS
-// listener too: its handler gives upgrades to ServeHTTP. When api shuts down,
+// listener too (see Quiet): its handler gives upgrades to ServeHTTP. When api shuts down,
 // the listener is closed. The error is never nil; it is net.ErrClosed after a stop.
 func (s *Server) Serve(ln net.Listener, api *http.Server) error {
 	if err := s.start(); err != nil {
@@ -54,6 +54,7 @@ func (s *Server) acceptAll(ctx context.Context, ln net.Listener, inner *handover
 		switch {
 		case err == nil:
 			full := !spare.refill()
+			s.full.Store(full)
 			if !full {
 				spare.calm(s.opts.Log)
 			}
@@ -283,7 +284,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, errFull)
 		return
 	}
-	h, refusal := s.decide(r, false)
+	h, refusal := s.decide(r, s.full.Load())
 	if refusal != nil {
 		writeRefusal(w, refusal)
 		return

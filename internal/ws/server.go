@@ -30,6 +30,7 @@ type Server struct {
 	slow     atomic.Int64
 	dropped  atomic.Int64
 	turned   atomic.Int64   // away at a bound
+	full     atomic.Bool    // there are descriptors for the API only
 	relief   bell           // rung when a shard may have room again
 	queue    chan struct{}  // held by the publisher whose turn it is to wait for room
 	queued   atomic.Int64   // publishers that wait for room

@@ -21,7 +21,7 @@ const (
 var scratches = sync.Pool{New: func() any { b := make([]byte, 0, streamBatch); return &b }}
 
 // A stream is the transport with a reader goroutine per connection. It serves
-// TLS, and plain connections where there is no poll transport.
+// what no loop can take.
 type stream struct {
 	c       *Conn
 	nc      net.Conn

@@ -2,25 +2,43 @@ package ws
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"testing"
+	"time"
 )
 
-// tlsConfigs returns the two ends of a TLS connection to a throw-away server.
+// tlsConfigs returns the two ends of a TLS connection with a throw-away
+// certificate.
 func tlsConfigs(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
-	ts := httptest.NewUnstartedServer(nil)
-	ts.StartTLS()
-	defer ts.Close()
-	server = ts.TLS.Clone()
-	server.NextProtos = []string{"http/1.1"}
-	client = ts.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	return server, client
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if c, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	roots.AddCert(c)
+	server = &tls.Config{
+		Certificates:                []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		NextProtos:                  []string{"http/1.1"},
+		DynamicRecordSizingDisabled: true,
+	}
+	return server, &tls.Config{RootCAs: roots}
 }
 
 func TestTLSConnectionsAreServed(t *testing.T) {
@@ -37,7 +55,7 @@ func TestTLSConnectionsAreServed(t *testing.T) {
 			}
 		}}
 		s := NewServer(handled(h), opts)
-		serveOn(t, s, tls.NewListener(ln, serverTLS))
+		serveOn(t, s, tls.NewListener(Quiet(ln), serverTLS))
 		c, err := Dial(context.Background(), "wss://"+ln.Addr().String()+"/x", DialOptions{TLS: clientTLS})
 		if err != nil {
 			t.Fatal(err)

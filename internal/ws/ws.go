@@ -3,9 +3,9 @@
 // Pusher.
 //
 // A connection is served by one of two transports, and nobody outside can tell
-// which. The poll transport (Linux, plain TCP and Unix sockets) keeps no
-// goroutine and no buffer for a silent connection. The stream transport (TLS,
-// other systems) has one reader goroutine per connection, and a writer while
+// which. The poll transport (Linux: TCP, TLS after its handshake, Unix sockets)
+// keeps no goroutine and no buffer for a silent connection. The stream transport
+// (other systems) has one reader goroutine per connection, and a writer while
 // something is queued.
 //
 // # Ownership
@@ -20,7 +20,8 @@
 // and closed under the turn while Conn.mu says that nobody writes.
 //
 // Lock order: turn → the locks of handlers → Conn.mu → wheel.mu or loop.mu,
-// which are leaves. Server.mu is a leaf too. No callback runs under Conn.mu.
+// which are leaves. Server.mu is a leaf too. Conn.mu → the locks of crypto/tls →
+// pipe.mu. No callback runs under Conn.mu.
 package ws
 
 import (
