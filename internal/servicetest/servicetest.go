@@ -101,6 +101,7 @@ type Options struct {
 	Password string // of the sentinel group: both the servers and the Sentinels
 	Lines    string // added to the configuration of every server of the groups redis, cluster and nats; @DIR@ is their folder
 	Replicas bool   // of the cluster group: node4 to node6 follow node1 to node3
+	Hidden   bool   // of the nats group: clients do not hear of servers that they were not told of
 }
 
 // Start starts groups of servers, as test/services names them, for this test
@@ -115,11 +116,13 @@ func Start(t testing.TB, opts Options, groups ...string) *Services {
 	for dir := s.folder; dir != os.TempDir() && len(dir) > 1; dir = filepath.Dir(dir) {
 		_ = os.Chmod(dir, 0o755)
 	}
-	replicas := ""
+	env := []string{"SERVICES_PASSWORD=" + opts.Password, "SERVICES_LINES=" + opts.Lines}
 	if opts.Replicas {
-		replicas = "yes"
+		env = append(env, "SERVICES_REPLICAS=yes")
 	}
-	env := []string{"SERVICES_PASSWORD=" + opts.Password, "SERVICES_LINES=" + opts.Lines, "SERVICES_REPLICAS=" + replicas}
+	if opts.Hidden {
+		env = append(env, "SERVICES_HIDDEN=yes")
+	}
 	s.call(t, env, append([]string{"up", s.folder}, groups...)...)
 	t.Cleanup(func() { s.call(t, nil, "down", s.folder) })
 	s.read(t)

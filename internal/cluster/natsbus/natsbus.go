@@ -48,7 +48,7 @@ type Options struct {
 	Prefix         string         // begins the topics of the Bus's own, as those of the nodes, for permissions; "": sockudo
 	ConnectTimeout time.Duration  // for each server; 0: 5 s
 	Timeout        time.Duration  // for an answer of the server; 0: 5 s
-	Retry          backoff.Policy // pauses after all servers were tried; the zero value: 50 ms to 2 s, half of it by chance
+	Retry          backoff.Policy // pauses after all servers were tried; the zero value: 50 ms to 1 s, half of it by chance
 	Log            *slog.Logger   // nil: nothing is logged
 }
 
@@ -115,7 +115,7 @@ func Open(ctx context.Context, opts Options) (*Bus, error) {
 		opts.Timeout = defaultTimeout
 	}
 	if opts.Retry == (backoff.Policy{}) {
-		opts.Retry = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.5}
+		opts.Retry = backoff.Policy{First: 50 * time.Millisecond, Max: time.Second, Jitter: 0.5}
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

@@ -49,7 +49,7 @@ const (
 type Options struct {
 	Connections int            // for subscriptions, to each server; 0: 2, of a cluster 1
 	Timeout     time.Duration  // for an answer of the server; 0: 5 s
-	Retry       backoff.Policy // pauses between attempts to connect; the zero value: 50 ms to 2 s, half of it by chance
+	Retry       backoff.Policy // pauses between attempts to connect; the zero value: 50 ms to 1 s, half of it by chance
 	Log         *slog.Logger   // nil: nothing is logged
 }
 
@@ -97,7 +97,7 @@ func Open(ctx context.Context, pub, sub redisconn.Endpoint, opts Options) (*Bus,
 		}
 	}
 	if opts.Retry == (backoff.Policy{}) {
-		opts.Retry = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.5}
+		opts.Retry = backoff.Policy{First: 50 * time.Millisecond, Max: time.Second, Jitter: 0.5}
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

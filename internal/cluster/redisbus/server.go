@@ -3,6 +3,7 @@ package redisbus
 import (
 	"cmp"
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -158,8 +159,9 @@ func (s *server) askAbility(ctx context.Context) {
 		return
 	}
 	info, err := s.client.Do(ctx, s.client.B().CommandInfo().CommandName("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE").Build()).ToArray()
-	if _, refused := rueidis.IsRedisErr(err); refused {
-		// All nodes of ours have the same user and decide alike.
+	if re, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(re.Error(), "NOPERM") {
+		// All nodes of ours have the same permissions and decide alike. Any other
+		// refusal, such as a password that is not known yet, passes.
 		s.bus.log.Warn("the server does not say whether it shards channels; they are not sharded", "server", s.addr, "err", err)
 		s.able.Store(no)
 		return
