@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 )
 
 // MarshalRecord returns a as the flat JSON object of configuration section
@@ -54,7 +55,8 @@ func quote(s string) []byte {
 // that raw is no JSON object.
 func UnmarshalRecord(raw []byte) (*App, []*FieldError, error) {
 	var members map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
+	// encoding/json would keep wrong bytes in one place and replace them in another.
+	if err := json.Unmarshal(raw, &members); err != nil || members == nil || !utf8.Valid(raw) {
 		return nil, nil, fmt.Errorf("app: a record of %d bytes is no JSON object", len(raw))
 	}
 	a, problems := FromColumns(func(column string) (string, bool) {
