@@ -9,10 +9,12 @@
 
 GO          ?= go
 FUZZTIME    ?= 10s
+SEEDS       ?= 50000
+FROM        ?= 10000
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK  = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run build test lint vuln fuzz bench targets
+.PHONY: run build test lint vuln chaos fuzz bench targets
 
 run:
 	CGO_ENABLED=0 $(GO) run ./cmd/sockudo
@@ -33,6 +35,9 @@ lint:
 
 vuln:
 	test/vuln $(GO) $(GOVULNCHECK)
+
+chaos:
+	$(GO) test -timeout 0 -count=1 -v -run TestSimulation ./internal/cluster -sim.from $(FROM) -sim.seeds $(SEEDS)
 
 fuzz:
 	test/fuzz $(GO) $(FUZZTIME)

@@ -86,12 +86,14 @@ type heartbeat struct {
 	seq     uint64
 	digest  uint64
 	claim   uint64 // changes when the node begins to be responsible; 0: it is not
+	telling bool   // it is in charge
 	sizes   directory.Sizes
 }
 
 const (
 	beatHello   = 0x01
 	beatRecount = 0x02
+	beatTelling = 0x04
 )
 
 func (m *heartbeat) append(b []byte) []byte {
@@ -101,6 +103,9 @@ func (m *heartbeat) append(b []byte) []byte {
 	}
 	if m.recount {
 		flags |= beatRecount
+	}
+	if m.telling {
+		flags |= beatTelling
 	}
 	b = append(b, flags)
 	b = binary.AppendUvarint(b, m.seq)
@@ -115,7 +120,7 @@ func (m *heartbeat) append(b []byte) []byte {
 func readHeartbeat(b []byte) (m heartbeat, ok bool) {
 	r := reader{b: b}
 	flags := r.byte()
-	m.hello, m.recount = flags&beatHello != 0, flags&beatRecount != 0
+	m.hello, m.recount, m.telling = flags&beatHello != 0, flags&beatRecount != 0, flags&beatTelling != 0
 	m.seq, m.digest, m.claim = r.uvarint(), r.uint64(), r.uvarint()
 	m.sizes = directory.Sizes{Channels: r.count(math.MaxInt), Members: r.count(math.MaxInt), Users: r.count(math.MaxInt), Sockets: r.count(math.MaxInt)}
 	return m, r.end()
@@ -180,27 +185,4 @@ func readPart(b []byte) (m part, ok bool) {
 	m = part{to: r.target(), id: r.uvarint(), seq: r.uvarint(), digest: r.uint64(), index: r.count(maxParts), total: r.count(maxParts)}
 	m.entries = r.b
 	return m, !r.bad && (m.index < m.total || m.total == 0 && m.index == 0 && len(m.entries) == 0)
-}
-
-// A handover tells the new owner of channels what was told of them last.
-type handover struct {
-	to           target
-	claim        uint64 // of the new owner, which it answers
-	index, total int
-	entries      []byte
-}
-
-func (m *handover) append(b []byte) []byte {
-	b = m.to.append(b)
-	b = binary.AppendUvarint(b, m.claim)
-	b = binary.AppendUvarint(b, uint64(m.index))
-	b = binary.AppendUvarint(b, uint64(m.total))
-	return append(b, m.entries...)
-}
-
-func readHandover(b []byte) (m handover, ok bool) {
-	r := reader{b: b}
-	m = handover{to: r.target(), claim: r.uvarint(), index: r.count(maxParts), total: r.count(maxParts)}
-	m.entries = r.b
-	return m, !r.bad && m.index < m.total
 }

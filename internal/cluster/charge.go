@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"cmp"
+	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -8,86 +10,174 @@ import (
 	"sockudo/internal/directory"
 )
 
-// Who tells the world what happens to a channel, and how that duty passes from
-// one node to another.
+// Who tells the world what happens to a channel.
 //
-// The owner of a channel is chosen among the nodes that claim. It tells every
-// transition of its own view as it happens, so what it told last is what it sees.
-// Every node remembers the transitions of a while, also those that were not its
-// own to tell, because the duty moves:
+// The owner of a channel is chosen among the nodes that claim. It compares what
+// the world was told last of a thing with what it sees, and tells the difference.
+// The others are sent records of what was told. A thing whose record does not
+// match what a node sees is open at this node: it has seen a change and does not
+// know yet that the world was told.
 //
-//   - A node that claims waits for what the owners before it told last (their
-//     handovers), then tells what differs. What nobody handed over, it tells from
-//     its memory. It is late rather than wrong: in between nobody tells.
-//   - When a node dies, what it may not have told any more is told again by its
-//     successors, from memory.
-//   - A node that leaves hands over to all before its goodbye.
-//   - A node that was deaf for long gives up its claim, because others may have
-//     taken its place, and claims anew.
+// That is all there is to remember, whatever happens to the owner: when it dies,
+// the next owner finds the thing open and tells it; when the next owner does not
+// know of it, others for whom it stays open remind it. What is told twice in the
+// end is what an owner told just before it died, or behind the back of the others.
+//
+// A new owner waits for a while after its claim, in which the old ones send their
+// records and nobody tells. Who was deaf for long claims anew.
 type charge struct {
 	wanted  bool // there is somebody to tell
 	state   chargeState
-	claim   uint64    // told to the others; 0: none
+	claim   uint64    // of this node; 0: it never claimed
 	since   time.Time // of the state
-	claimed time.Time
-	await   map[string]bool          // owners whose handover is missing
-	awaited bool                     // there was one to wait for
-	lists   map[string]*handoverList // by node: handovers and farewells
-	owners  []string                 // sorted, those who claim
-	log     []logged
+	mute    bool      // for as long as nothing is heard
+	deafEnd time.Time // of the last time that this was so for long
+	owners  []string  // sorted, those who claim
+	reigns  []reign   // the owners until now, the oldest first
+	clock   uint64    // never behind any stamp that was seen
+	records map[thing]record
+	open    map[thing]openThing
+	counts  map[thing]time.Time // when the subscriptions of a channel changed
+	unsent  map[thing]bool      // records for the others
+	sendAt  time.Time           // when they are sent
+	pruneAt time.Time
 }
+
+// A reign is a time with the same owners.
+type reign struct {
+	since   time.Time
+	owners  []string
+	telling []string // those of them that are in charge
+}
+
+// unknown are the owners while this node could not hear who they are.
+var unknown = []string{"?"}
 
 type chargeState uint8
 
 const (
 	standby  chargeState = iota // tells nothing
-	claiming                    // waits for handovers
+	claiming                    // waits for records
 	inCharge
 )
 
-// logged is a transition that was seen, with the time.
-type logged struct {
-	at time.Time
-	directory.Transition
-}
-
-// A handoverList is what a node told last.
-type handoverList struct {
-	claim uint64 // that it answers
-	got   int
-	parts []bool
-	told  map[thing]int
-}
-
-// A thing is a channel, or a member of one.
+// A thing is a channel, which may be occupied, or a member of one, who may be
+// there.
 type thing struct{ app, channel, user string }
 
-func (t *logged) thing() thing { return thing{t.App, t.Channel, t.User} }
+func (what thing) compare(other thing) int {
+	return cmp.Or(cmp.Compare(what.app, other.app), cmp.Compare(what.channel, other.channel), cmp.Compare(what.user, other.user))
+}
+
+// A record says what the world was told of a thing, and when.
+type record struct {
+	is    bool
+	stamp uint64
+	at    time.Time // when this node learned it
+}
+
+// An openThing is one whose record does not match what this node sees.
+type openThing struct {
+	told  bool
+	stamp uint64 // of the record; 0: it is assumed that the world knew the state before
+	since time.Time
+	again time.Time // when its owner is reminded next
+	// doubt: it is again what was told last, as far as is known. But its owner may
+	// have told that it was not, and died.
+	doubt bool
+}
 
 const (
-	// handoverWindow is how far back a handover reaches. What did not change for
-	// so long is seen the same by all.
-	handoverWindow = 10 * time.Second
-	// maxLog bounds the memory of transitions.
-	maxLog = 1 << 20
+	// recordDelay gathers records for the others.
+	recordDelay = 500 * time.Millisecond
+	// remindAfter is how long a thing is open before its owner is reminded, and
+	// remindAgain when it is reminded again.
+	remindAfter = 750 * time.Millisecond
+	remindAgain = 2 * time.Second
+	// recordsKept is how long records are remembered. It only has to be the same
+	// everywhere, so that a later one is never forgotten before an earlier one.
+	recordsKept = time.Minute
+	// countsKept is how long an owner that takes over looks back for counts that
+	// may not have been told.
+	countsKept = 5 * time.Second
+	// maxOpen bounds what is remembered of each sort.
+	maxOpen = 1 << 20
+	// maxReminders bounds a reminder.
+	maxReminders = 1000
 )
 
-// window is how long transitions are remembered: as long as a node may be dead
-// before that is noticed.
-func (k *core) window() time.Duration { return k.timing.timeout + handoverWindow + 5*time.Second }
-
-// absorb takes the transitions that happened and tells those that are this
-// node's to tell.
+// absorb takes the transitions that happened, unless changes of this node that
+// are among them have not been published yet. The world must not be told what
+// the others cannot know: they could not correct it.
 func (k *core) absorb(now time.Time) {
-	if !k.charge.wanted {
-		return
+	c := &k.charge
+	switch {
+	case !c.wanted:
+	case c.state == inCharge && !c.mute && (k.dir.Pending() || k.sending != nil && k.sending.kind == kindBatch):
+	default:
+		k.say(now)
+		k.take(now, k.dir.Transitions())
 	}
-	for _, t := range k.dir.Transitions() {
-		k.charge.log = append(k.charge.log, logged{now, t})
-		if k.charge.state == inCharge && k.owner(t.App, t.Channel) == k.self.node {
-			k.tell(&t)
+}
+
+// take takes transitions whose causes are known to the others.
+func (k *core) take(now time.Time, transitions []directory.Transition) {
+	c := &k.charge
+	for _, t := range transitions {
+		what := thing{t.App, t.Channel, t.User}
+		if t.User == "" {
+			c.counts[what] = now
+			if k.mayTell(what) {
+				k.count(what, t.After)
+			}
+		}
+		if (t.Before > 0) != (t.After > 0) {
+			told := k.told(what, t.Before > 0)
+			k.settle(now, what, told, t.After > 0, t.Info)
 		}
 	}
+}
+
+// told returns what the world was told of a thing, as far as this node knows;
+// before is what it saw until now.
+func (k *core) told(what thing, before bool) record {
+	if r, ok := k.charge.records[what]; ok {
+		return r
+	}
+	if o, ok := k.charge.open[what]; ok {
+		return record{is: o.told, stamp: o.stamp}
+	}
+	return record{is: before}
+}
+
+// settle compares what was told of a thing with what is. The owner tells the
+// difference, for others the thing stays open until the owner did.
+func (k *core) settle(now time.Time, what thing, told record, is bool, info string) {
+	c := &k.charge
+	if told.is == is {
+		if o, ok := c.open[what]; ok {
+			if o.doubt = !k.tenure(what, o.since); o.doubt {
+				c.open[what] = o
+			} else {
+				delete(c.open, what)
+			}
+		}
+		return
+	}
+	if k.mayTell(what) {
+		delete(c.open, what)
+		k.tell(now, what, is, info)
+		return
+	}
+	o, ok := c.open[what]
+	if !ok {
+		if len(c.open) >= maxOpen {
+			return
+		}
+		o.since, o.again = now, now.Add(remindAfter)
+	}
+	o.told, o.stamp, o.doubt = told.is, told.stamp, false
+	c.open[what] = o
 }
 
 // owner returns who of those who claim is responsible for a channel.
@@ -95,86 +185,145 @@ func (k *core) owner(app, channel string) string {
 	return directory.Owner(app, channel, k.charge.owners)
 }
 
-// tell makes facts of a transition.
-func (k *core) tell(t *directory.Transition) {
-	f := Fact{App: t.App, Channel: t.Channel, User: t.User}
-	if t.User != "" {
-		switch {
-		case t.Before == 0 && t.After > 0:
-			f.Kind, f.Info = MemberAdded, t.Info
-		case t.Before > 0 && t.After == 0:
-			f.Kind = MemberRemoved
-		default:
-			return
-		}
-		k.facts = append(k.facts, f)
-		return
-	}
-	if t.Before == t.After {
-		return
-	}
-	f.Count = t.After
-	if t.Before == 0 {
+// mine reports whether this node is the owner of a thing.
+func (k *core) mine(what thing) bool { return k.owner(what.app, what.channel) == k.self.node }
+
+// mayTell reports whether a thing is this node's to tell. While it hears nothing
+// it tells nothing: the others cannot hear it either.
+func (k *core) mayTell(what thing) bool {
+	return k.charge.state == inCharge && !k.charge.mute && k.mine(what)
+}
+
+// count tells how many subscriptions a channel has.
+func (k *core) count(what thing, n int) {
+	k.facts = append(k.facts, Fact{Kind: SubscriptionCount, App: what.app, Channel: what.channel, Count: n})
+}
+
+// tell makes a fact of what is, and a record for the others.
+func (k *core) tell(now time.Time, what thing, is bool, info string) {
+	c := &k.charge
+	f := Fact{App: what.app, Channel: what.channel, User: what.user, Kind: Vacated}
+	switch {
+	case what.user == "" && is:
 		f.Kind = Occupied
-		k.facts = append(k.facts, f)
+	case what.user != "" && is:
+		f.Kind, f.Info = MemberAdded, info
+	case what.user != "":
+		f.Kind = MemberRemoved
 	}
-	f.Kind = SubscriptionCount
 	k.facts = append(k.facts, f)
-	if t.After == 0 {
-		f.Kind = Vacated
-		k.facts = append(k.facts, f)
+	c.clock = max(c.clock+1, uint64(now.UnixMilli()))
+	c.records[what] = record{is, c.clock, now}
+	k.publishRecord(now, what)
+}
+
+func (k *core) publishRecord(now time.Time, what thing) {
+	c := &k.charge
+	if len(c.unsent) == 0 {
+		c.sendAt = now.Add(recordDelay)
+	}
+	if len(c.unsent) < maxOpen {
+		c.unsent[what] = true
+	}
+}
+
+// see returns whether a thing is, as this node sees it now.
+func (k *core) see(what thing) (is bool, info string) {
+	n, info := k.dir.Sum(what.app, what.channel, what.user)
+	return n > 0, info
+}
+
+// chargeWanted makes this node take its share.
+func (k *core) chargeWanted() {
+	k.charge = charge{
+		wanted: true, records: map[thing]record{}, open: map[thing]openThing{},
+		counts: map[thing]time.Time{}, unsent: map[thing]bool{},
 	}
 }
 
 // chargeJoined forgets what was seen while the partitions of the others came
-// in: it had been told before. If there is nobody who could have, it is kept.
+// in: the world knew it before. If there is nobody who could have told, it stays
+// open.
 func (k *core) chargeJoined(now time.Time) {
+	c := &k.charge
 	k.absorb(now)
-	k.charge.since = now
+	c.since = now
 	for _, p := range k.peers {
 		if p.beat.claim > 0 {
-			k.charge.log = nil
-			return
+			clear(c.open)
+			clear(c.counts)
+			break
 		}
+	}
+	for what, r := range c.records {
+		is, info := k.see(what)
+		k.settle(now, what, r, is, info)
 	}
 }
 
-// chargeDeaf gives up the claim of a node that was deaf for long.
+// chargeDeaf ends the charge of a node that was deaf for long.
 func (k *core) chargeDeaf(now time.Time) {
 	c := &k.charge
+	if mute := !k.hears(now); mute != c.mute {
+		c.mute = mute
+		if !mute && now.Sub(k.deaf) >= k.timing.timeout/2 {
+			c.deafEnd = now
+		}
+		if !mute && now.Sub(k.deaf) < k.timing.timeout/2 {
+			k.takeOver(now, k.deaf, func(thing) bool { return true })
+		}
+	}
 	if k.deaf.IsZero() || now.Sub(k.deaf) < k.timing.timeout/2 {
 		return
 	}
 	if c.state != standby {
 		k.absorb(now)
-		c.state, c.claim = standby, 0
-		c.await, c.lists, c.log = nil, nil, nil // all until now was told
-		k.reckon()
+		// Its claim stands, as in the eyes of those who did not drop it, until it
+		// claims anew: until then nobody tells.
+		c.state = standby
+		c.reigns = append(c.reigns, reign{now, unknown, unknown})
 	}
 	c.since = now
 }
 
-// chargeTick begins to claim, and takes over when it may.
+// claimToTell returns what heartbeats say. Where a node that is not in charge
+// any more was dropped, it is no owner until it claims anew; where it was not,
+// its last claim stands.
+func (k *core) claimToTell() uint64 {
+	if k.charge.state == standby {
+		return 0
+	}
+	return k.charge.claim
+}
+
+// chargeTick does what is due.
 func (k *core) chargeTick(now time.Time) {
 	c := &k.charge
 	if !c.wanted {
 		return
 	}
-	switch c.state {
-	case standby:
-		if k.joined && k.hears(now) && now.Sub(c.since) >= settle && k.allHeld(now) {
-			k.claim(now)
-		}
-	case claiming:
-		// Where nobody is in charge, others may begin at the same time.
-		if waited := now.Sub(c.since); len(c.await) == 0 && (c.awaited || waited >= settle) || waited >= 2*settle {
-			k.takeOver(now)
-		}
-	case inCharge:
-		k.trim(now)
+	switch waited := now.Sub(c.since); {
+	case c.state == standby && k.joined && k.hears(now) && waited >= settle && k.allHeld(now):
+		k.ids++
+		c.claim = k.ids
+		c.state, c.since = claiming, now
+		k.reckon()
+		k.beatAt = now
+	case c.state == claiming && waited >= settle:
+		c.state, c.since = inCharge, now
+		k.beatAt = now
+		k.takeOver(now, now.Add(-countsKept), func(thing) bool { return true })
 	}
-	if over := len(c.log) - maxLog; over > 0 {
-		c.log = slices.Delete(c.log, 0, over)
+	if k.joined {
+		k.remindOwners(now)
+	}
+	if !now.Before(c.pruneAt) {
+		c.pruneAt = now.Add(settle)
+		maps.DeleteFunc(c.records, func(_ thing, r record) bool { return now.Sub(r.at) > recordsKept })
+		for len(c.reigns) > 1 && now.Sub(c.reigns[1].since) > recordsKept {
+			c.reigns = c.reigns[1:]
+		}
+		maps.DeleteFunc(c.counts, func(_ thing, at time.Time) bool { return now.Sub(at) > k.timing.timeout+countsKept })
 	}
 }
 
@@ -187,26 +336,9 @@ func (k *core) allHeld(now time.Time) bool {
 	return true
 }
 
-// claim tells the others that this node wants its share.
-func (k *core) claim(now time.Time) {
-	c := &k.charge
-	k.ids++
-	c.claim = k.ids<<8 | 1
-	c.state, c.since = claiming, now
-	c.await, c.lists = map[string]bool{}, map[string]*handoverList{}
-	for _, p := range k.peers {
-		if p.claim > 0 {
-			c.await[p.node] = true
-		}
-	}
-	c.awaited, c.claimed = len(c.await) > 0, now
-	k.reckon()
-	k.beatAt = now
-}
-
 // reckon makes the list of those who claim.
 func (k *core) reckon() {
-	k.charge.owners = k.charge.owners[:0:0]
+	k.charge.owners = nil
 	if k.charge.claim > 0 {
 		k.charge.owners = append(k.charge.owners, k.self.node)
 	}
@@ -216,319 +348,331 @@ func (k *core) reckon() {
 		}
 	}
 	slices.Sort(k.charge.owners)
+	k.reign(k.last)
 }
 
-// takeOver tells what the owners before did not, and is in charge from then on.
-func (k *core) takeOver(now time.Time) {
+// reign notes who may tell from now on.
+func (k *core) reign(now time.Time) {
+	r := reign{now, k.charge.owners, nil}
+	for _, p := range k.peers {
+		if p.telling {
+			r.telling = append(r.telling, p.node)
+		}
+	}
+	k.charge.reigns = append(k.charge.reigns, r)
+}
+
+// tenure reports whether nobody but this node can have told of a thing since a
+// moment.
+func (k *core) tenure(what thing, since time.Time) bool {
+	for _, r := range slices.Backward(k.charge.reigns) {
+		if owner := directory.Owner(what.app, what.channel, r.owners); owner != k.self.node && slices.Contains(r.telling, owner) {
+			return false
+		}
+		if !r.since.After(since) {
+			break
+		}
+	}
+	return true
+}
+
+// takeOver tells what is open of the things that are this node's now, and the
+// counts that changed after a moment of the channels that became its own.
+func (k *core) takeOver(now, after time.Time, new func(thing) bool) {
 	c := &k.charge
 	k.absorb(now)
-	told := map[thing]int{}
-	for _, node := range slices.Sorted(maps.Keys(c.lists)) {
-		maps.Copy(told, c.lists[node].told)
+	if c.state != inCharge || c.mute {
+		return
 	}
-	c.state, c.since = inCharge, now
-	c.await, c.lists = nil, nil
-	k.catchUp(now, c.log, told, func(app, channel string) bool { return k.owner(app, channel) == k.self.node })
-}
-
-// catchUp tells of the things that mine asks for what differs from what was
-// told of them last. Of those of which that is not known, it tells the
-// transitions of log.
-func (k *core) catchUp(now time.Time, log []logged, told map[thing]int, mine func(app, channel string) bool) {
-	last := map[thing]int{} // index in log
-	for i := range log {
-		last[log[i].thing()] = i
-	}
-	for i := range log {
-		t := &log[i]
-		if !mine(t.App, t.Channel) {
-			continue
-		}
-		what := t.thing()
-		if before, ok := told[what]; !ok {
-			k.tell(&t.Transition)
-		} else if last[what] == i {
-			k.tell(&directory.Transition{App: t.App, Channel: t.Channel, User: t.User, Info: t.Info, Before: before, After: t.After})
+	for _, what := range slices.SortedFunc(maps.Keys(c.open), thing.compare) {
+		if k.mine(what) {
+			k.close(now, what)
 		}
 	}
-	var rest []directory.Transition
-	for what, before := range told {
-		if _, ok := last[what]; !ok && mine(what.app, what.channel) {
-			after, info := k.dir.Sum(what.app, what.channel, what.user)
-			rest = append(rest, directory.Transition{App: what.app, Channel: what.channel, User: what.user, Info: info, Before: before, After: after})
-		}
-	}
-	k.tellRest(now, rest)
-}
-
-// tellRest tells differences of things that did not change here lately. While
-// their sums were read others may have changed them: those changes are still to
-// be absorbed, and the difference ends where they begin.
-func (k *core) tellRest(now time.Time, rest []directory.Transition) {
-	newer := k.dir.Transitions()
-	for i := range rest {
-		for _, t := range newer {
-			if t.App == rest[i].App && t.Channel == rest[i].Channel && t.User == rest[i].User {
-				rest[i].After = t.Before
-				break
-			}
-		}
-	}
-	// Channels come before their members and vanish after them.
-	rank := func(t *directory.Transition) int {
-		switch {
-		case t.User != "":
-			return 1
-		case t.After > 0:
-			return 0
-		default:
-			return 2
-		}
-	}
-	slices.SortFunc(rest, func(a, b directory.Transition) int {
-		if r := rank(&a) - rank(&b); r != 0 {
-			return r
-		}
-		if a.App+"\x00"+a.Channel+"\x00"+a.User < b.App+"\x00"+b.Channel+"\x00"+b.User {
-			return -1
-		}
-		return 1
-	})
-	for i := range rest {
-		k.tell(&rest[i])
-	}
-	for _, t := range newer {
-		k.charge.log = append(k.charge.log, logged{now, t})
-		if k.charge.state == inCharge && k.owner(t.App, t.Channel) == k.self.node {
-			k.tell(&t)
+	for _, what := range slices.SortedFunc(maps.Keys(c.counts), thing.compare) {
+		if c.counts[what].After(after) && k.mine(what) && new(what) {
+			n, _ := k.dir.Sum(what.app, what.channel, "")
+			k.count(what, n)
 		}
 	}
 }
 
-// chargeHeld counts a peer among the owners once its partition is known.
-func (k *core) chargeHeld(now time.Time, p *peer) { k.chargeBeat(now, p) }
+// close tells an open thing of this node.
+func (k *core) close(now time.Time, what thing) {
+	o := k.charge.open[what]
+	delete(k.charge.open, what)
+	if is, info := k.see(what); o.doubt || is != o.told {
+		k.tell(now, what, is, info)
+	}
+}
 
-// chargeBeat notes that a peer claims, maybe anew. One that gave up its claim
-// keeps its channels until it claims again or is dropped: it keeps in mind what
-// it did not tell.
+// chargeBeat notes that a peer whose partition is known claims, maybe anew. From
+// then on its channels are told by it, once it has the records of the others.
 func (k *core) chargeBeat(now time.Time, p *peer) {
-	if !p.held || p.beat.claim == 0 || p.claim == p.beat.claim {
+	c := &k.charge
+	if !c.wanted || !p.held || p.beat.claim == 0 {
 		return
 	}
 	k.absorb(now)
-	before := k.charge.owners
-	p.claim, p.claimed = p.beat.claim, now
+	if p.telling != p.beat.telling {
+		p.telling = p.beat.telling
+		k.reign(now)
+	}
+	if p.claim == p.beat.claim {
+		return
+	}
+	p.claim = p.beat.claim
 	k.reckon()
-	k.handOver(now, p, before)
+	c.sendAt = now
 }
 
-// handOver tells a node that claims what this one told last of the channels
-// that are that node's now.
-func (k *core) handOver(now time.Time, p *peer, before []string) {
+// chargeDrop inherits the channels of a node that is no more. It is off the list
+// of peers already, its partition is dropped afterwards.
+func (k *core) chargeDrop(now time.Time, p *peer) {
+	c := &k.charge
+	if !c.wanted || p.claim == 0 {
+		return
+	}
+	before := c.owners
+	k.reckon()
+	if p.telling && p.heard.Before(c.deafEnd) {
+		k.doubtOwn(now)
+	}
+	k.takeOver(now, p.heard.Add(-settle), func(what thing) bool {
+		return directory.Owner(what.app, what.channel, before) == p.node
+	})
+}
+
+// doubtOwn puts all that this node has in doubt: while it was deaf, a peer may
+// have told that it was gone, and now that peer is dead itself.
+func (k *core) doubtOwn(now time.Time) {
+	k.dir.Own(func(e directory.Entry) {
+		what := thing{e.App, e.Channel, e.User}
+		if _, ok := k.charge.open[what]; !ok && (e.Kind == directory.Channel || e.Kind == directory.Member) && len(k.charge.open) < maxOpen {
+			k.charge.open[what] = openThing{told: true, stamp: k.charge.records[what].stamp, since: now.Add(-recordsKept), again: now, doubt: true}
+		}
+	})
+}
+
+// A toldList is a body: what the world was told or, of a reminder, what the
+// sender knows of that.
+type toldList struct {
+	to      target // of a reminder
+	stamps  []uint64
+	ages    []uint64 // of a reminder: for how many milliseconds it is open, twice; odd if in doubt
+	entries []directory.Entry
+}
+
+func (m *toldList) add(what thing, is bool, stamp uint64) {
+	e := directory.Entry{Kind: directory.Channel, App: what.app, Channel: what.channel, User: what.user}
+	if what.user != "" {
+		e.Kind = directory.Member
+	}
+	if is {
+		e.Value = 1
+	}
+	m.entries = append(m.entries, e)
+	m.stamps = append(m.stamps, stamp)
+}
+
+func (m *toldList) append(b []byte) []byte {
+	b = m.to.append(b)
+	b = binary.AppendUvarint(b, uint64(len(m.stamps)))
+	b = binary.AppendUvarint(b, uint64(len(m.ages)))
+	for _, s := range m.stamps {
+		b = binary.AppendUvarint(b, s)
+	}
+	for _, a := range m.ages {
+		b = binary.AppendUvarint(b, a)
+	}
+	return directory.AppendEntries(b, m.entries)
+}
+
+func readToldList(b []byte) (m toldList, ok bool) {
+	r := reader{b: b}
+	m.to = r.target()
+	n, ages := r.count(len(b)), r.count(len(b))
+	for range n {
+		m.stamps = append(m.stamps, r.uvarint())
+	}
+	for range ages {
+		m.ages = append(m.ages, r.uvarint())
+	}
+	if r.bad || ages != 0 && ages != n {
+		return m, false
+	}
+	ok = true
+	err := directory.Decode(r.b, func(e *directory.Entry) {
+		ok = ok && (e.Kind == directory.Channel && e.User == "" || e.Kind == directory.Member && e.User != "") && e.Value <= 1
+		m.entries = append(m.entries, *e)
+	})
+	return m, ok && err == nil && len(m.entries) == len(m.stamps)
+}
+
+// drainRecords returns a message with records for the others, or nil when there
+// is none to send. It has at least one when final is set or there are many.
+func (k *core) drainRecords(now time.Time) *outgoing {
+	c := &k.charge
+	if len(c.unsent) == 0 || now.Before(c.sendAt) {
+		return nil
+	}
+	var m toldList
+	size := 0
+	for _, what := range slices.SortedFunc(maps.Keys(c.unsent), thing.compare) {
+		delete(c.unsent, what)
+		if r, ok := c.records[what]; ok {
+			m.add(what, r.is, r.stamp)
+		}
+		if size += len(what.app) + len(what.channel) + len(what.user) + 24; size > messageLimit {
+			break
+		}
+	}
+	if len(m.entries) == 0 || len(k.peers) == 0 {
+		return nil
+	}
+	return &outgoing{topic: toDirectory, kind: kindTold, body: m.append(nil)}
+}
+
+// hearTold takes the records of an owner.
+func (k *core) hearTold(now time.Time, m *toldList) {
 	c := &k.charge
 	if !c.wanted {
 		return
 	}
-	var entries []directory.Entry
-	if c.state != standby {
-		entries = k.lastTold(now, func(app, channel string) bool {
-			return directory.Owner(app, channel, before) == k.self.node && k.owner(app, channel) == p.node
-		})
-	}
-	k.sendList(entries, func(m handover) {
-		m.to, m.claim = p.target, p.claim
-		k.send(toNode, p.node, kindHandover, m.append(nil))
-	})
-}
-
-// lastTold lists what this node told last of the things that mine asks for and
-// that changed lately.
-func (k *core) lastTold(now time.Time, mine func(app, channel string) bool) []directory.Entry {
-	told := map[thing]int{}
-	var order []thing
-	for i := range k.charge.log {
-		t := &k.charge.log[i]
-		if k.charge.state == inCharge && now.Sub(t.at) > handoverWindow || !mine(t.App, t.Channel) {
-			continue
-		}
-		what := t.thing()
-		if _, ok := told[what]; !ok {
-			order = append(order, what)
-			told[what] = t.Before // it has told nothing yet
-		}
-		if k.charge.state == inCharge {
-			told[what] = t.After
-		}
-	}
-	entries := make([]directory.Entry, 0, len(order))
-	for _, what := range order {
-		e := directory.Entry{Kind: directory.Channel, App: what.app, Channel: what.channel, User: what.user, Value: told[what]}
-		if what.user != "" {
-			e.Kind = directory.Member
-		}
-		entries = append(entries, e)
-	}
-	return entries
-}
-
-// sendList cuts entries into handovers; there is at least one.
-func (k *core) sendList(entries []directory.Entry, send func(handover)) {
-	var parts [][]byte
-	for len(entries) > 0 {
-		n, size := 0, 0
-		for n < len(entries) && size < messageLimit {
-			size += len(entries[n].App) + len(entries[n].Channel) + len(entries[n].User) + 16
-			n++
-		}
-		parts = append(parts, directory.AppendEntries(nil, entries[:n]))
-		entries = entries[n:]
-	}
-	if len(parts) == 0 {
-		parts = [][]byte{nil}
-	}
-	for i, b := range parts {
-		send(handover{index: i, total: len(parts), entries: b})
-	}
-}
-
-// list adds a part to the list of a node. It reports whether it was one, and
-// whether the list is complete.
-func (k *core) list(node string, m *handover) (ok, complete bool) {
-	c := &k.charge
-	if c.lists == nil {
-		c.lists = map[string]*handoverList{}
-	}
-	l := c.lists[node]
-	if l == nil || l.claim != m.claim || len(l.parts) != m.total {
-		l = &handoverList{claim: m.claim, parts: make([]bool, m.total), told: map[thing]int{}}
-		c.lists[node] = l
-	}
-	err := directory.Decode(m.entries, func(e *directory.Entry) {
-		if e.Kind == directory.Channel || e.Kind == directory.Member {
-			l.told[thing{e.App, e.Channel, e.User}] = e.Value
-		}
-	})
-	if err != nil {
-		return false, false
-	}
-	if !l.parts[m.index] {
-		l.parts[m.index] = true
-		l.got++
-	}
-	return true, l.got == len(l.parts)
-}
-
-// handedOver takes what a peer told last. If this node did not wait for it, it
-// was an owner all along in its own eyes, and tells what differs at once.
-func (k *core) handedOver(now time.Time, p *peer, m *handover) bool {
-	c := &k.charge
-	if !c.wanted || m.claim != c.claim || c.state == standby {
-		return true
-	}
-	ok, complete := k.list(p.node, m)
-	if !ok || !complete {
-		return ok
-	}
-	if c.state == claiming {
-		delete(c.await, p.node)
-		return true
-	}
-	told := c.lists[p.node].told
-	delete(c.lists, p.node)
-	k.catchUp(now, nil, told, func(app, channel string) bool { return k.owner(app, channel) == k.self.node })
-	return true
-}
-
-// farewell takes what a peer that leaves told last.
-func (k *core) farewell(p *peer, m *handover) bool {
-	if !k.charge.wanted {
-		return true
-	}
-	ok, _ := k.list(p.node, m)
-	return ok
-}
-
-// farewells are the handovers to everybody of a node that leaves.
-func (k *core) farewells(now time.Time) []outgoing {
-	var out []outgoing
-	c := &k.charge
 	k.absorb(now)
-	if !c.wanted || c.state == standby {
-		return nil
+	for i := range m.entries {
+		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
+		k.learn(now, what, record{m.entries[i].Value > 0, m.stamps[i], now})
 	}
-	entries := k.lastTold(now, func(app, channel string) bool { return k.owner(app, channel) == k.self.node })
-	k.sendList(entries, func(m handover) {
-		m.claim = c.claim
-		out = append(out, outgoing{topic: toDirectory, kind: kindFarewell, body: m.append(nil)})
-	})
-	return out
 }
 
-// chargeDrop passes on what a node was responsible for, and takes the node off
-// the list of peers. Its partition is dropped afterwards, by then its channels
-// have other owners.
-func (k *core) chargeDrop(now time.Time, p *peer, left bool) {
+// learn takes a record, unless a later one is known.
+func (k *core) learn(now time.Time, what thing, r record) {
 	c := &k.charge
-	delete(k.peers, p.node)
-	delete(c.await, p.node)
-	before := c.owners
-	k.reckon()
-	list := c.lists[p.node]
-	if c.state == claiming && left {
-		// Its farewell is as good as a handover.
-	} else {
-		delete(c.lists, p.node)
-	}
-	if !c.wanted || p.claim == 0 || c.state != inCharge {
+	c.clock = max(c.clock, r.stamp)
+	if old, ok := c.records[what]; ok && old.stamp >= r.stamp {
 		return
 	}
-	// Those who claimed after the dead was heard last may not remember what it
-	// did not tell. Those who were there before it fell silent do.
-	heirs := k.heirs(p)
-	var told map[thing]int
-	if left && list != nil && list.got == len(list.parts) {
-		told = list.told
+	if len(c.records) < maxOpen {
+		c.records[what] = r
 	}
-	// What it told long before it was heard last has reached the world.
-	log := k.logSince(p.heard.Add(-handoverWindow))
-	k.catchUp(now, log, told, func(app, channel string) bool {
-		return directory.Owner(app, channel, before) == p.node && directory.Owner(app, channel, heirs) == k.self.node
-	})
+	delete(c.open, what)
+	if k.joined { // before, it sees nothing that it could be compared with
+		is, info := k.see(what)
+		k.settle(now, what, r, is, info)
+	}
 }
 
-// heirs are those who claimed before a node was heard last.
-func (k *core) heirs(dead *peer) []string {
-	var heirs []string
-	if k.charge.claimed.Before(dead.heard) {
-		heirs = append(heirs, k.self.node)
-	}
-	for _, p := range k.peers {
-		if p.claim > 0 && p.claimed.Before(dead.heard) {
-			heirs = append(heirs, p.node)
+// ownerAt returns who was the owner of a thing at a moment.
+func (k *core) ownerAt(what thing, at time.Time) string {
+	for _, r := range slices.Backward(k.charge.reigns) {
+		if !r.since.After(at) {
+			return directory.Owner(what.app, what.channel, r.owners)
 		}
 	}
-	if len(heirs) == 0 {
-		return k.charge.owners
-	}
-	return heirs
+	return ""
 }
 
-func (k *core) logSince(t time.Time) []logged {
-	log := k.charge.log
-	for len(log) > 0 && log[0].at.Before(t) {
-		log = log[1:]
+// remindOwners tells the owners of things that are open for long what this node
+// knows of them.
+func (k *core) remindOwners(now time.Time) {
+	lists := map[string]*toldList{}
+	due := map[thing]int{}
+	for what, o := range k.charge.open {
+		if !now.Before(o.again) {
+			due[what] = 0
+		}
 	}
-	return log
+	for _, what := range slices.SortedFunc(maps.Keys(due), thing.compare) {
+		o := k.charge.open[what]
+		p := k.peers[k.owner(what.app, what.channel)]
+		if o.doubt && now.Sub(o.since) < 2*remindAgain {
+			// Who was the owner then knows best what it told.
+			if was := k.peers[k.ownerAt(what, o.since)]; was != nil {
+				p = was
+			}
+		}
+		if p == nil {
+			continue
+		}
+		o.again = now.Add(remindAgain)
+		k.charge.open[what] = o
+		l := lists[p.node]
+		if l == nil {
+			l = &toldList{to: p.target}
+			lists[p.node] = l
+		}
+		if len(l.entries) < maxReminders {
+			l.add(what, o.told, o.stamp)
+			age := uint64(now.Sub(o.since).Milliseconds()) << 1
+			if o.doubt {
+				age |= 1
+			}
+			l.ages = append(l.ages, age)
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(lists)) {
+		k.send(toNode, node, kindRemind, lists[node].append(nil))
+	}
 }
 
-// trim forgets what no successor has to tell any more.
-func (k *core) trim(now time.Time) {
+// reminded takes what a peer knows of things of which it sees something else, or
+// is in doubt.
+func (k *core) reminded(now time.Time, from target, m *toldList) {
 	c := &k.charge
-	n := 0
-	for n < len(c.log) && now.Sub(c.log[n].at) > k.window() {
-		n++
+	if !c.wanted {
+		return
 	}
-	if n > 1024 || n == len(c.log) {
-		c.log = slices.Clone(c.log[n:])
+	k.absorb(now)
+	sure := toldList{to: from}
+	defer func() {
+		if len(sure.entries) > 0 {
+			k.send(toNode, from.node, kindSure, sure.append(nil))
+		}
+	}()
+	for i := range m.entries {
+		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
+		told := record{m.entries[i].Value > 0, m.stamps[i], now}
+		age, doubt := time.Duration(m.ages[i]>>1)*time.Millisecond, m.ages[i]&1 != 0
+		if known, ok := c.records[what]; told.stamp > known.stamp {
+			k.learn(now, what, told)
+			if c.records[what].stamp > told.stamp {
+				continue // it was told just now
+			}
+		} else if ok {
+			missed := known.stamp > told.stamp
+			told = known
+			if missed {
+				k.publishRecord(now, what)
+				if !doubt || known.at.After(now.Add(-age)) {
+					continue
+				}
+			}
+		}
+		if _, open := c.open[what]; open {
+			continue // it will be told by whoever is the owner
+		}
+		is, _ := k.see(what)
+		if is == told.is && !doubt {
+			continue // the peer sees something else
+		}
+		if is == told.is && k.tenure(what, now.Add(-age)) {
+			sure.add(what, is, m.stamps[i]) // nobody can have told that it was not
+			continue
+		}
+		c.open[what] = openThing{told: told.is, stamp: told.stamp, since: now.Add(-age), again: now, doubt: doubt}
+		if k.mayTell(what) {
+			k.close(now, what)
+		}
+	}
+}
+
+// assured ends the doubt about things: what was told last is what is known here.
+func (k *core) assured(m *toldList) {
+	for i := range m.entries {
+		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
+		if o, ok := k.charge.open[what]; ok && o.doubt && o.stamp == m.stamps[i] && o.told == (m.entries[i].Value > 0) {
+			delete(k.charge.open, what)
+		}
 	}
 }

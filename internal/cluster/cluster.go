@@ -275,7 +275,7 @@ func (c *Cluster) Run(ctx context.Context, local Local) error {
 	if c.witness != nil {
 		c.dir.Watch()
 		c.mu.Lock()
-		c.core.charge.wanted = true
+		c.core.chargeWanted()
 		c.mu.Unlock()
 	}
 	// The bus outlives everything else, for the goodbye.
@@ -385,7 +385,7 @@ func (c *Cluster) topicOf(k kind) string {
 	switch k {
 	case kindTerminate, kindApp, kindAsk:
 		return c.topics.control
-	case kindBatch, kindHeartbeat, kindFarewell, kindGoodbye:
+	case kindBatch, kindHeartbeat, kindTold, kindGoodbye:
 		return c.topics.directory
 	case kindBeacon:
 		return c.topics.beacon
@@ -472,7 +472,7 @@ func (c *Cluster) do(f func(k *core)) {
 func (c *Cluster) step(f func(k *core)) {
 	c.mu.Lock()
 	f(c.core)
-	out, changes, facts := c.core.take()
+	out, changes, facts := c.core.effects()
 	c.mu.Unlock()
 	c.enqueue(out)
 	for i := range changes {
@@ -653,12 +653,14 @@ func (c *Cluster) sweep(ctx context.Context) {
 func (c *Cluster) goodbye(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
 	defer cancel()
-	var rest []outgoing
-	c.step(func(k *core) { rest = k.leave(time.Now()) })
-	for i := range rest {
-		if err := c.publish(ctx, &rest[i]); err != nil {
-			c.log.Warn("could not say goodbye, the others will notice the silence", "err", err)
-			return
+	for _, say := range []func(*core, time.Time) []outgoing{(*core).leave, (*core).farewell} {
+		var rest []outgoing
+		c.step(func(k *core) { rest = say(k, time.Now()) })
+		for i := range rest {
+			if err := c.publish(ctx, &rest[i]); err != nil {
+				c.log.Warn("could not say goodbye, the others will notice the silence", "err", err)
+				return
+			}
 		}
 	}
 }

@@ -158,6 +158,7 @@ func TestEventsReachThoseWhoWantThem(t *testing.T) {
 		broker := cluster.NewMemoryBus()
 		a := join(t, broker.Connect(), cluster.Options{NodeID: "a"})
 		b := join(t, broker.Connect(), cluster.Options{NodeID: "b", Secret: nil})
+		settle() // nobody hears what was said before it was there
 		ctx := t.Context()
 		if err := b.Want(ctx, "app", "x"); err != nil {
 			t.Fatal(err)

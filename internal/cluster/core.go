@@ -59,15 +59,16 @@ type core struct {
 	snapshot  *snapshot
 
 	// The directory topic: one message at a time.
-	sending  *outgoing // the broker has not taken it yet
-	again    time.Time // when to try again
-	gathered time.Time // when the changes that wait are sent; zero: none wait
-	beatAt   time.Time // when the next heartbeat is due
-	beatSeq  uint64    // what the last one said
-	hello    bool      // the next one asks
-	recount  bool      // the next one counts anew
-	beatSent time.Time // the first heartbeat that has not come back; zero: none
-	echoed   bool      // a heartbeat came back since the topics were subscribed
+	unsaid   []directory.Transition // that are published with it
+	sending  *outgoing              // the broker has not taken it yet
+	again    time.Time              // when to try again
+	gathered time.Time              // when the changes that wait are sent; zero: none wait
+	beatAt   time.Time              // when the next heartbeat is due
+	beatSeq  uint64                 // what the last one said
+	hello    bool                   // the next one asks
+	recount  bool                   // the next one counts anew
+	beatSent time.Time              // the first heartbeat that has not come back; zero: none
+	echoed   bool                   // a heartbeat came back since the topics were subscribed
 
 	canary canary
 	charge charge
@@ -119,8 +120,8 @@ type peer struct {
 	later    map[uint64]directory.Batch // not applied, or kept during a transfer, by first number
 	size     int                        // bytes of later
 
-	claim   uint64 // that was answered; 0: it is not responsible for anything
-	claimed time.Time
+	claim   uint64 // with which it counts as an owner of channels; 0: it does not
+	telling bool   // it is in charge of them
 }
 
 func newCore(self target, t timing, dir *directory.Directory, log *slog.Logger, m *metrics.Metrics) *core {
@@ -224,7 +225,7 @@ func (k *core) tick(now time.Time) {
 	for _, p := range k.inOrder() {
 		if p.silence >= k.timing.timeout {
 			k.log.Warn("node is silent, dropped", "node_id", p.node, "for", p.silence)
-			k.drop(now, p, false)
+			k.drop(now, p)
 		}
 	}
 	if k.canary.due(now, k.series) {
@@ -318,18 +319,18 @@ func (k *core) dispatch(now time.Time, e *envelope) bool {
 			p.delay = now.Sub(e.sent)
 			k.heartbeat(now, p, b)
 		}
-	case kindFarewell:
-		m, ok := readHandover(e.body)
+	case kindTold:
+		m, ok := readToldList(e.body)
 		if !ok {
 			return false
 		}
-		if p := k.peer(now, from); p != nil {
-			return k.farewell(p, &m)
+		if k.peer(now, from) != nil {
+			k.hearTold(now, &m)
 		}
 	case kindGoodbye:
 		if p := k.peers[e.node]; p != nil && p.epoch == e.epoch {
 			k.log.Info("node has left", "node_id", p.node)
-			k.drop(now, p, true)
+			k.drop(now, p)
 		}
 	case kindRequest:
 		m, ok := readRequest(e.body)
@@ -347,13 +348,21 @@ func (k *core) dispatch(now time.Time, e *envelope) bool {
 		if p := k.peers[e.node]; p != nil && p.target == from && m.to == k.self {
 			k.part(now, p, &m)
 		}
-	case kindHandover:
-		m, ok := readHandover(e.body)
+	case kindRemind:
+		m, ok := readToldList(e.body)
+		if !ok || len(m.ages) != len(m.stamps) {
+			return false
+		}
+		if m.to == k.self {
+			k.reminded(now, from, &m)
+		}
+	case kindSure:
+		m, ok := readToldList(e.body)
 		if !ok {
 			return false
 		}
-		if p := k.peers[e.node]; p != nil && p.target == from && m.to == k.self {
-			return k.handedOver(now, p, &m)
+		if m.to == k.self {
+			k.assured(&m)
 		}
 	case kindReport:
 		return k.report(from, e.body)
@@ -386,7 +395,7 @@ func (k *core) peer(now time.Time, from target) *peer {
 	if p != nil && p.epoch != from.epoch {
 		// The guard lets only newer ones pass.
 		k.log.Info("node was started anew", "node_id", p.node)
-		k.drop(now, p, false)
+		k.drop(now, p)
 		p = nil
 	}
 	if p == nil {
@@ -407,12 +416,13 @@ func (k *core) peer(now time.Time, from target) *peer {
 }
 
 // drop forgets a node and its partition.
-func (k *core) drop(now time.Time, p *peer, left bool) {
+func (k *core) drop(now time.Time, p *peer) {
 	k.absorb(now) // what it was responsible for until now
 	if p.transfer != nil {
 		k.series.Resolved(now.Sub(p.transfer.begun), false)
 	}
-	k.chargeDrop(now, p, left)
+	delete(k.peers, p.node)
+	k.chargeDrop(now, p)
 	k.changes = append(k.changes, k.dir.Drop(p.node)...)
 	k.absorb(now)
 	k.metrics.ClusterNodes(len(k.peers) + 1)
@@ -529,7 +539,7 @@ func (k *core) healed(now time.Time, p *peer) {
 func (k *core) hold(now time.Time, p *peer) {
 	if !p.held {
 		p.held = true
-		k.chargeHeld(now, p)
+		k.chargeBeat(now, p)
 	}
 }
 
@@ -588,11 +598,19 @@ func (k *core) next(now time.Time) (*outgoing, time.Duration) {
 		if out := k.drain(); out != nil {
 			return out, 0
 		}
+		k.say(now)
+	}
+	if out := k.drainRecords(now); out != nil {
+		k.sending = out
+		return out, 0
 	}
 	if !now.Before(k.beatAt) {
 		return k.beat(now), 0
 	}
 	wait := k.beatAt.Sub(now)
+	if len(k.charge.unsent) > 0 {
+		wait = min(wait, k.charge.sendAt.Sub(now))
+	}
 	if !k.gathered.IsZero() {
 		wait = min(wait, k.gathered.Sub(now))
 	}
@@ -600,6 +618,10 @@ func (k *core) next(now time.Time) (*outgoing, time.Duration) {
 }
 
 func (k *core) drain() *outgoing {
+	if k.charge.wanted {
+		// What caused these is drained now or was before.
+		k.unsaid = append(k.unsaid, k.dir.Transitions()...)
+	}
 	b := k.dir.Drain(messageLimit)
 	if b.N == 0 {
 		return nil
@@ -609,7 +631,7 @@ func (k *core) drain() *outgoing {
 }
 
 func (k *core) beat(now time.Time) *outgoing {
-	m := heartbeat{hello: k.hello, recount: k.recount, seq: k.dir.Seq(), digest: k.dir.Digest(), claim: k.charge.claim, sizes: k.dir.Sizes()}
+	m := heartbeat{hello: k.hello, recount: k.recount, seq: k.dir.Seq(), digest: k.dir.Digest(), claim: k.claimToTell(), telling: k.charge.state == inCharge, sizes: k.dir.Sizes()}
 	if k.recount {
 		m.digest = k.dir.Recount()
 	}
@@ -623,6 +645,13 @@ func (k *core) beat(now time.Time) *outgoing {
 	return k.sending
 }
 
+// say takes the transitions that waited for the broker to take their causes.
+func (k *core) say(now time.Time) {
+	unsaid := k.unsaid
+	k.unsaid = nil
+	k.take(now, unsaid)
+}
+
 // sent says whether the broker took what next returned. Changes are sent until
 // it does, so that their order is kept; a heartbeat is made anew.
 func (k *core) sent(now time.Time, err error) {
@@ -632,6 +661,9 @@ func (k *core) sent(now time.Time, err error) {
 	}
 	if err == nil {
 		k.sending = nil
+		if out.kind == kindBatch {
+			k.say(now)
+		}
 		k.series.RequestSent()
 		if k.beatSeq != k.dir.Seq() && k.beatAt.After(now.Add(settle)) {
 			k.beatAt = now.Add(settle) // lets the others know if they missed something
@@ -647,15 +679,15 @@ func (k *core) sent(now time.Time, err error) {
 	}
 }
 
-// take returns what is to be sent and told, and forgets it.
-func (k *core) take() (out []outgoing, changes []directory.Change, facts []Fact) {
+// effects returns what is to be sent and told, and forgets it.
+func (k *core) effects() (out []outgoing, changes []directory.Change, facts []Fact) {
 	out, changes, facts = k.out, k.changes, k.facts
 	k.out, k.changes, k.facts = nil, nil, nil
 	return out, changes, facts
 }
 
-// leave returns what is left to say on the directory topic: the changes that
-// were not told, what this node told last, and goodbye.
+// leave returns what is left to publish: the own changes that were not. After
+// that, farewell has to be called.
 func (k *core) leave(now time.Time) []outgoing {
 	if k.started.IsZero() {
 		return nil
@@ -671,6 +703,19 @@ func (k *core) leave(now time.Time) []outgoing {
 		}
 	}
 	k.sending = nil
-	out = append(out, k.farewells(now)...)
+	return out
+}
+
+// farewell tells what follows from the last changes, which are published, and
+// returns what this node told, for its heirs, and its goodbye.
+func (k *core) farewell(now time.Time) []outgoing {
+	var out []outgoing
+	k.say(now)
+	k.absorb(now)
+	for k.charge.sendAt = now; len(k.charge.unsent) > 0; {
+		if o := k.drainRecords(now); o != nil {
+			out = append(out, *o)
+		}
+	}
 	return append(out, outgoing{topic: toDirectory, kind: kindGoodbye})
 }

@@ -21,12 +21,13 @@ const (
 
 	kindBatch // on the directory topic
 	kindHeartbeat
-	kindFarewell
+	kindTold
 	kindGoodbye
 
 	kindRequest // on the topic of a node
 	kindPart
-	kindHandover
+	kindRemind
+	kindSure
 	kindReport
 	kindCanary
 
