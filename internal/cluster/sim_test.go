@@ -95,8 +95,8 @@ type world struct {
 	queue   events
 	nodes   []*simNode
 	made    int
-	down    bool      // the broker
-	ended   bool      // nothing goes wrong any more, nothing is changed
+	down    bool // the broker
+	ended   bool // nothing goes wrong any more, nothing is changed
 	topics  topics
 	gentle  bool
 	log     []string
