@@ -125,15 +125,18 @@ func (k *core) take(now time.Time, transitions []directory.Transition) {
 	c := &k.charge
 	for _, t := range transitions {
 		what := thing{t.App, t.Channel, t.User}
+		came, went := t.Before == 0, t.After == 0
+		if came {
+			k.settle(now, what, k.told(what, false), true, t.Info)
+		}
 		if t.User == "" {
 			c.counts[what] = now
 			if k.mayTell(what) {
 				k.count(what, t.After)
 			}
 		}
-		if (t.Before > 0) != (t.After > 0) {
-			told := k.told(what, t.Before > 0)
-			k.settle(now, what, told, t.After > 0, t.Info)
+		if went {
+			k.settle(now, what, k.told(what, true), false, t.Info)
 		}
 	}
 }

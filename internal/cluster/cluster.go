@@ -523,6 +523,7 @@ func (c *Cluster) loop(ctx context.Context) {
 				c.step(func(k *core) { k.send(toBeacon, "", kindBeacon, nil) })
 			}
 		case <-c.wakeLoop:
+			c.step(func(*core) {}) // what others changed
 		case <-c.dir.Changed():
 			c.step(func(k *core) { k.absorb(time.Now()) })
 		}
@@ -587,9 +588,7 @@ func (c *Cluster) sendDirectory(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.mu.Lock()
-		c.core.sent(time.Now(), err)
-		c.mu.Unlock()
+		c.do(func(k *core) { k.sent(time.Now(), err) })
 		if err != nil {
 			c.log.Warn("changes could not be published, trying again", "err", err)
 		}
