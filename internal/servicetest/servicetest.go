@@ -1,7 +1,7 @@
 // Package servicetest gives tests the real servers that test/services starts:
 // the ones that all tests share, by Env, and private ones that a test may kill
 // and freeze, by Start. Proxy stands between a test and a server and cuts
-// connections.
+// connections. Clients are the official clients of test/clients.
 package servicetest
 
 import (
@@ -225,8 +225,11 @@ func (s *Services) read(t testing.TB) {
 	}
 }
 
-// script finds test/services above the folder of the test.
-func script(t testing.TB) string {
+// script finds test/services.
+func script(t testing.TB) string { return filepath.Join(Root(t), "test", "services") }
+
+// Root returns the folder of the repository, above that of the test.
+func Root(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
@@ -234,7 +237,7 @@ func script(t testing.TB) string {
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "test", "services")
+			return dir
 		}
 		if up := filepath.Dir(dir); up != dir {
 			dir = up
@@ -242,6 +245,22 @@ func script(t testing.TB) string {
 		}
 		t.Fatal("no go.mod above the test")
 	}
+}
+
+// Tool returns the path of a program that make test installs. Without it the
+// test is skipped, or fails if services run.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	for _, name := range []string{name, "/usr/sbin/" + name} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv(Folder) != "" {
+		t.Fatalf("%s is not there, although services run", name)
+	}
+	t.Skipf("SKIPPED: %s is not there; make test installs it", name)
+	return ""
 }
 
 // VerifyNoLeaks runs the tests of a package and fails if a goroutine is left.

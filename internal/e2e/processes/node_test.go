@@ -84,7 +84,7 @@ func newNode(t *testing.T, adapter map[string]any) *node {
 		"adapter": adapter,
 		"app_manager": map[string]any{"array": map[string]any{"apps": []any{map[string]any{
 			"id": app.ID, "key": app.Key, "secret": app.Secret, "enabled": true,
-			"enable_client_messages": true, "max_client_events_per_second": 10000,
+			"enable_client_messages": true, "max_client_events_per_second": 10000, "enable_watchlist_events": true,
 		}}}},
 	})
 	if err != nil {

@@ -192,8 +192,8 @@ func TestProcesses(t *testing.T) {
 		run  func(t *testing.T, s *site)
 	}
 	all := []test{
-
 		{"events", events},
+		{"official clients", officialClients},
 		{"presence in every order", presenceInEveryOrder},
 		{"a node is killed", killedNode},
 		{"a node is frozen", frozenNode},

@@ -33,20 +33,25 @@ const page = (library) => `<!doctype html><meta charset="utf-8"><title>clients</
 </script>`;
 
 export class Backend {
-  #library = new PusherServer({
-    appId: secrets.appId,
-    key: server.key,
-    secret: secrets.secret,
-    host: server.host,
-    port: String(server.port),
-    useTLS: false,
-    encryptionMasterKeyBase64: secrets.masterKey,
-  });
+  #library;
   #http = http.createServer((req, res) => {
     this.#answer(req, res).catch((err) => {
       res.writeHead(500, { 'Content-Type': 'text/plain' }).end(String(err.stack));
     });
   });
+
+  // The library talks to the server at a port.
+  constructor(port = server.port) {
+    this.#library = new PusherServer({
+      appId: secrets.appId,
+      key: server.key,
+      secret: secrets.secret,
+      host: server.host,
+      port: String(port),
+      useTLS: false,
+      encryptionMasterKeyBase64: secrets.masterKey,
+    });
+  }
 
   // start listens on a free port of the loopback interface.
   async start() {
