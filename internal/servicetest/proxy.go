@@ -3,6 +3,7 @@ package servicetest
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -10,6 +11,7 @@ import (
 type Proxy struct {
 	target string
 	addr   string
+	passed atomic.Int64
 
 	mu      sync.Mutex // guards what follows
 	ln      net.Listener
@@ -36,6 +38,9 @@ func NewProxy(t testing.TB, target string) *Proxy {
 
 // Addr is where the proxy listens, host:port.
 func (p *Proxy) Addr() string { return p.addr }
+
+// Bytes returns how much has passed so far, in both directions.
+func (p *Proxy) Bytes() int64 { return p.passed.Load() }
 
 // Cut ends all connections, in the middle of whatever passes. New ones are accepted.
 func (p *Proxy) Cut() {
@@ -161,6 +166,7 @@ func (p *Proxy) pass(from, to net.Conn) {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
 			}
+			p.passed.Add(int64(n))
 		}
 		if err != nil {
 			return

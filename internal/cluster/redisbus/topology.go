@@ -26,8 +26,10 @@ const (
 	// lookPause keeps a cluster that is moving from being asked all the time.
 	lookInterval = 5 * time.Second
 	lookPause    = 100 * time.Millisecond
-	// askers bounds how many servers are asked at once what the cluster is.
-	askers = 3
+	// askers bounds how many servers are asked what the cluster is. One is
+	// asked first, the others when it is not sure or takes longer than askPause.
+	askers   = 3
+	askPause = 100 * time.Millisecond
 )
 
 // A topology says which server has which topic. It does not change.
@@ -176,10 +178,20 @@ func (b *Bus) ask(ctx context.Context, servers map[string]*server) (*found, erro
 	answers := make(chan *found, len(some))
 	ctx, cancel := context.WithTimeout(ctx, b.opts.Timeout)
 	defer cancel()
+	others := make(chan struct{})
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	for _, s := range some {
+	for i, s := range some {
 		asking.Go(func() {
+			if i > 0 {
+				select {
+				case <-others:
+				case <-time.After(askPause):
+				case <-ctx.Done():
+					answers <- nil
+					return
+				}
+			}
 			var f *found
 			if client := s.ready(); client != nil {
 				f, _ = askOne(ctx, client, s.addr)
@@ -188,11 +200,14 @@ func (b *Bus) ask(ctx context.Context, servers map[string]*server) (*found, erro
 		})
 	}
 	var doubtful *found
-	for range some {
+	for i := range some {
 		f := <-answers
 		if f != nil && f.well {
 			cancel()
 			return f, nil
+		}
+		if i == 0 {
+			close(others)
 		}
 		if f != nil {
 			doubtful = f

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -64,20 +65,22 @@ type node struct {
 	err   error
 }
 
-// newNode writes the settings of a node with an adapter.
-func newNode(t *testing.T, adapter map[string]any) *node {
+// newNode writes the settings of a node with an adapter, and with further ones.
+func newNode(t *testing.T, adapter map[string]any, further ...map[string]any) *node {
 	t.Helper()
 	if buildErr != nil {
 		t.Fatal(buildErr)
 	}
 	n := &node{addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)), dir: t.TempDir()}
-	adapter["cluster_health"] = map[string]any{
-		"heartbeat_interval_ms": heartbeat.Milliseconds(),
-		"node_timeout_ms":       nodeTimeout.Milliseconds(),
-		"cleanup_interval_ms":   heartbeat.Milliseconds(),
+	if adapter["cluster_health"] == nil {
+		adapter["cluster_health"] = map[string]any{
+			"heartbeat_interval_ms": heartbeat.Milliseconds(),
+			"node_timeout_ms":       nodeTimeout.Milliseconds(),
+			"cleanup_interval_ms":   heartbeat.Milliseconds(),
+		}
 	}
 	_, port, _ := net.SplitHostPort(n.addr)
-	settings, err := json.Marshal(map[string]any{
+	all := map[string]any{
 		"host": "127.0.0.1", "port": json.Number(port), "shutdown_grace_period": grace,
 		"metrics": map[string]any{"enabled": false},
 		"queue":   map[string]any{"driver": "memory"},
@@ -86,7 +89,11 @@ func newNode(t *testing.T, adapter map[string]any) *node {
 			"id": app.ID, "key": app.Key, "secret": app.Secret, "enabled": true,
 			"enable_client_messages": true, "max_client_events_per_second": 10000, "enable_watchlist_events": true,
 		}}}},
-	})
+	}
+	for _, f := range further {
+		maps.Copy(all, f)
+	}
+	settings, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -195,6 +195,7 @@ func TestProcesses(t *testing.T) {
 		{"events", events},
 		{"official clients", officialClients},
 		{"presence in every order", presenceInEveryOrder},
+		{"nobody waits for a node", nobodyWaits},
 		{"a node is killed", killedNode},
 		{"a node is frozen", frozenNode},
 		{"the broker is flushed", flushedBroker},
