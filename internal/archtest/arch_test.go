@@ -13,7 +13,7 @@ import (
 // layers are the packages below internal, the lowest first. A package imports
 // only packages of lower layers; drivers, which are sub-packages, their parent.
 var layers = [][]string{
-	{"protocol", "sign", "origin", "clientip", "metrics", "logging", "backoff", "redisconn", "health"},
+	{"protocol", "sign", "origin", "clientip", "metrics", "logging", "backoff", "redisconn", "health", "epoll"},
 	{"ws", "app", "cache", "queue", "ratelimit", "directory", "pushertest", "bench"},
 	{"hub", "cluster", "webhook"},
 	{"node"},

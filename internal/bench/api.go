@@ -152,6 +152,8 @@ func (a *api) up(k link, _ int64) {
 	}
 }
 
+func (a *api) timed() bool { return true }
+
 // down answers what is open with 0.
 func (a *api) down(err error) {
 	a.mu.Lock()

@@ -97,6 +97,8 @@ func (c *client) up(k link, _ int64) {
 	k.send(b)
 }
 
+func (c *client) timed() bool { return c.extra }
+
 // current returns the link, nil when there is none.
 func (c *client) current() link {
 	c.lane.mu.Lock()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // ServeFloor is the least that a server can do: every frame that a sender sends
@@ -88,7 +90,7 @@ func (f *floor) relay(nc *net.TCPConn) {
 	held := 0
 	_ = raw.Read(func(fd uintptr) bool {
 		for {
-			n, errno := recvNow(int(fd), buf[held:])
+			n, errno := epoll.Recv(int(fd), buf[held:])
 			if errno == unix.EAGAIN {
 				return false
 			}
@@ -148,7 +150,7 @@ func (f *floor) send(frame []byte) {
 // sendWhole sends a frame; a full socket is waited for.
 func sendWhole(fd int, frame []byte) bool {
 	for {
-		n, errno := sendNow(fd, frame)
+		n, errno := epoll.Send(fd, frame)
 		switch {
 		case errno == unix.EAGAIN:
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 1000)

@@ -19,6 +19,7 @@ type peer interface {
 	up(k link, now int64)            // the connection is there
 	input(b []byte, now int64) error // what arrived; an error hangs up
 	down(err error)                  // the connection failed or ended; nothing follows
+	timed() bool                     // its answers are timed, and looked at before what others get
 }
 
 // A link is what a peer sends through. send may be called by any goroutine;

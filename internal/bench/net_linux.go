@@ -6,13 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // newNetwork returns the network for plain TCP: one epoll set per lane, no
@@ -47,7 +47,7 @@ func (n *pollNetwork) dial(l *lane, p peer, to netip.AddrPort, from netip.Addr) 
 // stop closes everything. No peer is told.
 func (n *pollNetwork) stop() {
 	for _, p := range n.loops {
-		_ = p.file.Close() // ends run
+		p.close()
 	}
 	n.work.Wait()
 	for _, p := range n.loops {
@@ -65,41 +65,53 @@ func (n *pollNetwork) stop() {
 	}
 }
 
-// A pollLoop is the epoll set of a lane. Its descriptor is watched by Go's own
-// poller: a waiting loop is a parked goroutine, and a wake-up costs no thread.
+// expressEvery is after how many sockets those are looked at that do not wait
+// their turn.
+const expressEvery = 16
+
+// A pollLoop is the epoll set of a lane. A second one inside it is for those
+// whose answers are timed and that must not wait behind thousands of deliveries
+// to others, as no client on a machine of its own would.
 type pollLoop struct {
-	lane *lane
-	ep   int
-	file *os.File
-	raw  syscall.RawConn
+	lane    *lane
+	set     *epoll.Set
+	express *epoll.Set
 
 	// Under lane.mu.
 	stopped bool
 	socks   []*pollSock // by descriptor
 	gen     int32
 	events  [256]unix.EpollEvent
+	urgent  [expressEvery]unix.EpollEvent
 	buf     []byte
 }
 
 func newPollLoop(l *lane) (*pollLoop, error) {
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	set, err := epoll.Open()
 	if err != nil {
-		return nil, outOfFiles(os.NewSyscallError("epoll_create1", err))
+		return nil, outOfFiles(err)
 	}
-	if err := unix.SetNonblock(ep, true); err != nil {
-		_ = unix.Close(ep)
-		return nil, os.NewSyscallError("fcntl", err)
+	express, err := epoll.Open()
+	if err != nil {
+		set.Close()
+		return nil, outOfFiles(err)
 	}
-	p := &pollLoop{lane: l, ep: ep, file: os.NewFile(uintptr(ep), "epoll"), buf: make([]byte, 256<<10)}
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, p.file.Close())
+	if err := set.Add(express.FD(), unix.EpollEvent{Fd: int32(express.FD()), Events: unix.EPOLLIN}); err != nil {
+		set.Close()
+		express.Close()
+		return nil, err
 	}
-	return p, nil
+	return &pollLoop{lane: l, set: set, express: express, buf: make([]byte, 256<<10)}, nil
+}
+
+func (p *pollLoop) close() {
+	p.set.Close() // ends run
+	p.express.Close()
 }
 
 // run reads whenever there is something, until the set is closed.
 func (p *pollLoop) run() {
-	_ = p.raw.Read(func(uintptr) bool {
+	p.set.Run(func() {
 		for {
 			start := p.lane.clock.now()
 			p.lane.mu.Lock()
@@ -109,34 +121,48 @@ func (p *pollLoop) run() {
 			}
 			p.lane.mu.Unlock()
 			if n == 0 {
-				return false
+				return
 			}
-			runtime.Gosched() // to whoever sends
+			p.set.Breathe() // for those who send
 		}
 	})
 }
 
 func (p *pollLoop) poll() int {
-	n := epollNow(p.ep, p.events[:])
+	n := p.set.Events(p.events[:])
 	for i := range n {
-		ev := &p.events[i]
-		s := p.socks[ev.Fd]
-		if s == nil || s.gen != ev.Pad {
-			continue
+		if i%expressEvery == 0 {
+			p.hurry()
 		}
-		if ev.Events&unix.EPOLLOUT != 0 && !s.writable() {
-			continue
-		}
-		if ev.Events&^unix.EPOLLOUT != 0 {
-			s.read(ev.Events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0)
-		}
+		p.handle(&p.events[i])
 	}
 	return n
+}
+
+// hurry reads those that do not wait their turn.
+func (p *pollLoop) hurry() {
+	for i := range p.express.Events(p.urgent[:]) {
+		p.handle(&p.urgent[i])
+	}
+}
+
+func (p *pollLoop) handle(ev *unix.EpollEvent) {
+	s := p.socks[ev.Fd]
+	if s == nil || s.gen != ev.Pad { // gone, or the express set
+		return
+	}
+	if ev.Events&unix.EPOLLOUT != 0 && !s.writable() {
+		return
+	}
+	if ev.Events&^unix.EPOLLOUT != 0 {
+		s.read(ev.Events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0)
+	}
 }
 
 // A pollSock is one connection.
 type pollSock struct {
 	loop *pollLoop
+	set  *epoll.Set
 	peer peer
 	fd   int
 	gen  int32
@@ -168,13 +194,15 @@ func (p *pollLoop) dial(pr peer, to netip.AddrPort, from netip.Addr) error {
 		p.socks = append(p.socks, make([]*pollSock, 1024)...)
 	}
 	p.gen++
-	s := &pollSock{loop: p, peer: pr, fd: fd, gen: p.gen, armed: true}
+	s := &pollSock{loop: p, set: p.set, peer: pr, fd: fd, gen: p.gen, armed: true}
+	if pr.timed() {
+		s.set = p.express
+	}
 	p.socks[fd] = s
-	ev := s.interest()
-	if err := unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := s.set.Add(fd, s.interest()); err != nil {
 		p.socks[fd] = nil
 		_ = unix.Close(fd)
-		return os.NewSyscallError("epoll_ctl", err)
+		return err
 	}
 	return nil
 }
@@ -214,8 +242,7 @@ func (s *pollSock) interest() unix.EpollEvent {
 func (s *pollSock) arm(on bool) {
 	if s.armed != on && !s.closed {
 		s.armed = on
-		ev := s.interest()
-		_ = unix.EpollCtl(s.loop.ep, unix.EPOLL_CTL_MOD, s.fd, &ev) // cannot fail while it is in the set
+		s.set.Change(s.fd, s.interest())
 	}
 }
 
@@ -262,7 +289,7 @@ func (s *pollSock) write(b []byte) {
 		b = s.out
 	}
 	for len(b) > 0 {
-		n, err := sendNow(s.fd, b)
+		n, err := epoll.Send(s.fd, b)
 		if err != 0 && err != unix.EINTR {
 			if err != unix.EAGAIN {
 				b = nil
@@ -283,7 +310,7 @@ func (s *pollSock) write(b []byte) {
 // is read, and with ended the end too.
 func (s *pollSock) read(ended bool) {
 	for {
-		n, errno := recvNow(s.fd, s.loop.buf)
+		n, errno := epoll.Recv(s.fd, s.loop.buf)
 		switch {
 		case n > 0:
 			s.loop.lane.bytes += uint64(n)
@@ -318,36 +345,6 @@ func (s *pollSock) close(err error) {
 	s.loop.socks[s.fd] = nil
 	_ = unix.Close(s.fd)
 	s.peer.down(err)
-}
-
-// The calls of the rest of this file cannot block and go past the scheduler,
-// as those of package ws do.
-
-func sendNow(fd int, b []byte) (int, syscall.Errno) {
-	n, _, err := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	if err != 0 {
-		return 0, err
-	}
-	return int(n), 0
-}
-
-func recvNow(fd int, b []byte) (int, syscall.Errno) {
-	n, _, err := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
-	if err != 0 {
-		return 0, err
-	}
-	return int(n), 0
-}
-
-func epollNow(ep int, events []unix.EpollEvent) int {
-	n, _, err := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
-		uintptr(len(events)), 0, 0, 0)
-	if err != 0 {
-		return 0
-	}
-	return int(n)
 }
 
 // A pacer waits for moments. Go's own timers are up to a millisecond late; a

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // benchPayload makes frames of about 150 bytes.
@@ -47,7 +49,7 @@ func plainSockets(b *testing.B, n int) []int {
 	fds := <-all
 	b.Cleanup(func() {
 		for _, fd := range fds {
-			closeNow(fd)
+			epoll.Close(fd)
 		}
 	})
 	return fds
@@ -57,7 +59,7 @@ func plainSockets(b *testing.B, n int) []int {
 func sendAll(fds []int, frame []byte) {
 	for _, fd := range fds {
 		for {
-			if _, err := sendNow(fd, frame); err != unix.EAGAIN {
+			if _, err := epoll.Send(fd, frame); err != unix.EAGAIN {
 				break
 			}
 			time.Sleep(time.Millisecond)

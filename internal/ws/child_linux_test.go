@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // childVar makes the test binary a child: a process that plays many clients, so
@@ -182,7 +184,7 @@ func discard(all []net.Conn) error {
 		}
 		for i := range max(n, 0) {
 			for {
-				if n, _ := recvNow(int(events[i].Fd), buf); n < len(buf) {
+				if n, _ := epoll.Recv(int(events[i].Fd), buf); n < len(buf) {
 					break
 				}
 			}

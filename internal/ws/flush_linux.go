@@ -3,8 +3,11 @@ package ws
 import (
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 const (
@@ -13,6 +16,8 @@ const (
 	pollEvery = 16
 	// yieldEvery is after how many writes it lets other goroutines run.
 	yieldEvery = 64
+	// breathEvery is how often it lets them run who wait for I/O.
+	breathEvery = time.Millisecond
 	// maxBatch bounds the bytes that are copied together to be sent at once.
 	maxBatch = 64 << 10
 )
@@ -36,6 +41,7 @@ func (l *loop) flushAll() {
 	defer close(l.done)
 	var round []*Conn
 	scratch := make([]byte, 0, maxBatch)
+	breath := l.p.srv.now()
 	for {
 		l.mu.Lock()
 		round, l.dirty = l.dirty, round[:0]
@@ -50,13 +56,23 @@ func (l *loop) flushAll() {
 			continue
 		}
 		for i, c := range round {
-			l.write(c, scratch)
+			if l.write(c, scratch) {
+				l.turn.Lock()
+				l.release(c)
+				l.turn.Unlock()
+			}
 			round[i] = nil
 			if i%pollEvery == pollEvery-1 && l.turn.TryLock() {
 				l.poll()
 				l.turn.Unlock()
 			}
-			if i%yieldEvery == yieldEvery-1 {
+			if i%yieldEvery != yieldEvery-1 {
+				continue
+			}
+			if now := l.p.srv.now(); now-breath > int64(breathEvery) {
+				l.set.Breathe()
+				breath = l.p.srv.now()
+			} else {
 				runtime.Gosched()
 			}
 		}
@@ -64,13 +80,15 @@ func (l *loop) flushAll() {
 	}
 }
 
-// write sends once what is queued, as far as the socket takes it.
-func (l *loop) write(c *Conn, scratch []byte) {
+// write sends once what is queued, as far as the socket takes it. Of two writers
+// the first does it all. It reports whether the connection is over and the caller
+// has to release it.
+func (l *loop) write(c *Conn, scratch []byte) (over bool) {
 	c.mu.Lock()
 	c.dirty = false
-	if c.state == stateCut || c.blocked {
+	if c.state == stateCut || c.blocked || c.writing {
 		c.mu.Unlock()
-		return
+		return false
 	}
 	if c.secure != nil {
 		scratch = scratch[:0:recordBytes]
@@ -78,7 +96,7 @@ func (l *loop) write(c *Conn, scratch []byte) {
 	b := c.collect(scratch)
 	if len(b) == 0 && c.secure == nil {
 		c.mu.Unlock()
-		return
+		return false
 	}
 	c.writing = true
 	c.mu.Unlock()
@@ -95,10 +113,7 @@ func (l *loop) write(c *Conn, scratch []byte) {
 	if c.state == stateCut {
 		c.drop()
 		c.mu.Unlock()
-		l.turn.Lock()
-		l.release(c)
-		l.turn.Unlock()
-		return
+		return true
 	}
 	if full {
 		c.block(true)
@@ -111,6 +126,7 @@ func (l *loop) write(c *Conn, scratch []byte) {
 	if again {
 		l.flush(c)
 	}
+	return false
 }
 
 // put writes what the socket takes of b and reports whether it is full.
@@ -118,7 +134,7 @@ func (c *Conn) put(b []byte) (n int, full bool, err error) {
 	if c.secure != nil {
 		return c.secure.write(b)
 	}
-	n, errno := sendNow(int(c.fd), b)
+	n, errno := epoll.Send(int(c.fd), b)
 	switch errno {
 	case 0, unix.EAGAIN:
 		return n, n < len(b), nil
@@ -138,7 +154,7 @@ func (l *loop) last(c *Conn) {
 	case hangUp:
 		c.cut(nil)
 	case halfClose:
-		shutdownNow(int(c.fd))
+		epoll.Shutdown(int(c.fd))
 	}
 }
 

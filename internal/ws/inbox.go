@@ -11,14 +11,13 @@ const eagerAbove = 16
 
 // open begins the connection; turn is held. answer is what the client gets to
 // its upgrade request, early what it sent behind it. The answer leaves together
-// with what Open sends.
+// with what Open sends, when the caller has told the link.
 func (c *Conn) open(answer *Frame, early []byte) {
 	c.lastRead.Store(c.srv.now())
 	c.mu.Lock()
-	c.push(answer) // the link is told below
+	c.push(answer)
 	c.mu.Unlock()
 	c.call(func() { c.handler.Open(c) })
-	c.link.flush(c)
 	if c.srv.isClosed() { // Shutdown may have looked before there was anything to see
 		c.Close(goingAway, shuttingDown)
 	}

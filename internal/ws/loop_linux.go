@@ -4,10 +4,11 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 const (
@@ -25,15 +26,11 @@ const (
 	yieldAfter = 50 * time.Microsecond
 )
 
-// A loop is one epoll set with its connections. Its descriptor is watched by
-// Go's own poller, so that a waiting loop is a parked goroutine and not a
-// blocked thread.
+// A loop is one epoll set with its connections.
 type loop struct {
 	// Fixed at creation.
 	p    *poller
-	ep   int
-	file *os.File
-	raw  syscall.RawConn
+	set  *epoll.Set
 	wake chan struct{} // tells the flusher; holds one
 	quit chan struct{} // tells the flusher to end
 	done chan struct{} // closed when it has
@@ -42,7 +39,7 @@ type loop struct {
 
 	turn   sync.Mutex // the turn of all connections of the loop; guards what follows
 	events [loopEvents]unix.EpollEvent
-	buf    []byte
+	buf    []byte // for input, and for what a connection is told at once
 
 	mu     sync.Mutex // guards what follows; a leaf
 	dirty  []*Conn    // connections with something to write
@@ -50,43 +47,31 @@ type loop struct {
 }
 
 func newLoop(p *poller) (*loop, error) {
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	set, err := epoll.Open()
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(ep, true); err != nil { // or os.NewFile would not poll it
-		_ = unix.Close(ep)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	l := &loop{p: p, ep: ep, file: os.NewFile(uintptr(ep), "epoll"), buf: make([]byte, loopBuffer),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
-	if l.raw, err = l.file.SyscallConn(); err != nil {
-		_ = l.file.Close()
 		return nil, err
 	}
-	return l, nil
+	return &loop{p: p, set: set, buf: make([]byte, loopBuffer),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}, nil
 }
 
-// stop ends the loop. The flusher, which polls too, is gone before the number
-// of the epoll set can become another one's.
+// stop ends the loop. The flusher, which polls too, is gone before the set is.
 func (l *loop) stop() {
 	close(l.quit)
 	<-l.done
-	_ = l.file.Close() // ends run
+	l.set.Close() // ends run
 }
 
-// run reads for the loop whenever there is something, until it is stopped. The
-// registration with Go's poller is edge-triggered: the set is drained before
-// the goroutine parks.
+// run reads for the loop whenever there is something, until it is stopped.
 func (l *loop) run() {
-	_ = l.raw.Read(func(uintptr) bool {
+	l.set.Run(func() {
 		yielded := l.p.srv.now()
 		for {
 			l.turn.Lock()
 			n, now := l.poll()
 			l.turn.Unlock()
 			if n == 0 {
-				return false
+				return
 			}
 			if now-yielded > int64(yieldAfter) {
 				yielded = now
@@ -98,7 +83,7 @@ func (l *loop) run() {
 
 // poll handles the events of now and returns how many there were; turn is held.
 func (l *loop) poll() (n int, now int64) {
-	n = epollNow(l.ep, l.events[:])
+	n = l.set.Events(l.events[:])
 	if n == 0 {
 		return 0, 0
 	}
@@ -134,11 +119,13 @@ func (l *loop) read(c *Conn, now int64) {
 	if c.eager {
 		size = eagerBytes
 	}
-	n, err := recvNow(int(c.fd), l.buf[:max(size, min(c.in.need(), len(l.buf)))])
+	n, err := epoll.Recv(int(c.fd), l.buf[:max(size, min(c.in.need(), len(l.buf)))])
 	switch {
 	case n > 0:
 		c.lastRead.Store(now)
+		mine := c.hold()
 		c.eager = c.input(l.buf[:n]) > eagerAbove
+		l.reply(c, mine)
 	case err == unix.EAGAIN || err == unix.EINTR:
 	case err != 0:
 		c.lose(os.NewSyscallError("recv", err))
@@ -147,9 +134,39 @@ func (l *loop) read(c *Conn, now int64) {
 	}
 }
 
+// hold keeps what a connection is told from the flusher until reply, and reports
+// whether it could: the flusher may know of the connection already.
+func (c *Conn) hold() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mine := !c.dirty
+	c.dirty = true
+	return mine
+}
+
+// reply writes what a connection was told in its turn at once. It does not wait
+// behind what a broadcast has for all the others, and answers of one read leave
+// together. turn is held, and l.buf is not in use.
+func (l *loop) reply(c *Conn, held bool) {
+	if c.released {
+		return
+	}
+	c.mu.Lock()
+	if held {
+		c.dirty = false
+	}
+	idle := !c.dirty && c.queue.n == 0 && c.farewell == nil && c.secure == nil
+	c.mu.Unlock()
+	if !idle && l.write(c, l.buf[:0]) {
+		l.release(c)
+	}
+}
+
 // readSecure takes what TLS has, and one piece of the socket if the pipe has
 // been refilled; turn is held.
 func (l *loop) readSecure(c *Conn, now int64) {
+	mine := c.hold()
+	defer func() { l.reply(c, mine) }()
 	for !c.waiting && !c.released {
 		n, pause, err := c.secure.read(l.buf)
 		if n > 0 {
@@ -192,8 +209,10 @@ func (l *loop) mute(c *Conn, off bool) {
 
 // resume goes on after an Await; turn is held.
 func (l *loop) resume(c *Conn) {
+	mine := c.hold()
 	c.inputHeld()
-	if c.secure != nil {
+	l.reply(c, mine)
+	if c.secure != nil && !c.released {
 		l.readSecure(c, l.p.srv.now())
 	}
 	if !c.waiting && !c.released {
@@ -219,8 +238,7 @@ func (c *Conn) interest() unix.EpollEvent {
 // arm tells epoll what a connection wants to hear of. mu is held, so that the
 // last change is the one that counts, and the descriptor is open.
 func (l *loop) arm(c *Conn) {
-	ev := c.interest()
-	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev) // cannot fail while the descriptor is in the set
+	l.set.Change(int(c.fd), c.interest())
 }
 
 // release gives the descriptor back, unless the flusher is at it, who will come
@@ -235,7 +253,7 @@ func (l *loop) release(c *Conn) {
 	if !c.released {
 		c.released = true
 		l.p.table.remove(c)
-		closeNow(int(c.fd))
+		epoll.Close(int(c.fd))
 	}
 	c.end()
 }

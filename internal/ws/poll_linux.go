@@ -2,7 +2,6 @@ package ws
 
 import (
 	"net"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // userTimeout is how long the kernel tries to deliver bytes that the peer does
@@ -31,7 +32,7 @@ func newPoller(s *Server) (*poller, error) {
 		l, err := newLoop(p)
 		if err != nil {
 			for _, l := range p.loops {
-				_ = l.file.Close()
+				l.set.Close()
 			}
 			return nil, err
 		}
@@ -70,7 +71,7 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 	}
 	fd := duplicate(socket)
 	if fd >= 0 && !p.table.has(fd) {
-		closeNow(fd)
+		epoll.Close(fd)
 		fd = -1
 	}
 	if fd < 0 {
@@ -91,16 +92,17 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if !p.srv.began(c) {
-		closeNow(fd)
+		epoll.Close(fd)
 		return true
 	}
 	p.table.put(c)
-	ev := c.interest()
-	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		c.lose(os.NewSyscallError("epoll_ctl", err))
+	if err := l.set.Add(fd, c.interest()); err != nil {
+		c.lose(err)
 		return true
 	}
+	held := c.hold()
 	c.open(answer, early)
+	l.reply(c, held)
 	if c.secure != nil && !c.released {
 		l.readSecure(c, p.srv.now()) // what TLS has read already
 	}

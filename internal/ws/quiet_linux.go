@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // A quiet connection reads and writes past the scheduler and waits in Go's
@@ -45,7 +47,7 @@ func quietly(nc net.Conn) net.Conn {
 	q := &quiet{Conn: nc, raw: raw}
 	q.rd.step = func(fd uintptr) bool {
 		for {
-			q.rd.n, q.rd.err = recvNow(int(fd), q.rd.b)
+			q.rd.n, q.rd.err = epoll.Recv(int(fd), q.rd.b)
 			if q.rd.err != unix.EINTR {
 				return q.rd.err != unix.EAGAIN
 			}
@@ -53,7 +55,7 @@ func quietly(nc net.Conn) net.Conn {
 	}
 	q.wr.step = func(fd uintptr) bool {
 		for q.wr.n < len(q.wr.b) {
-			n, err := sendNow(int(fd), q.wr.b[q.wr.n:])
+			n, err := epoll.Send(int(fd), q.wr.b[q.wr.n:])
 			q.wr.n += n
 			switch err {
 			case 0, unix.EINTR:

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockudo/internal/epoll"
 )
 
 // recordBytes is what a TLS record holds. More is not encrypted together, so
@@ -121,7 +123,7 @@ func (p *pipe) Read(b []byte) (int, error) {
 		return 0, errNothingYet
 	}
 	p.dry = true
-	n, err := recvNow(p.fd, b)
+	n, err := epoll.Recv(p.fd, b)
 	switch {
 	case n > 0:
 		return n, nil
@@ -174,7 +176,7 @@ func (p *pipe) owing() bool {
 
 // sendSome writes as much of b as the socket takes.
 func sendSome(fd int, b []byte) (int, error) {
-	n, err := sendNow(fd, b)
+	n, err := epoll.Send(fd, b)
 	if err != 0 && err != unix.EAGAIN && err != unix.EINTR {
 		return 0, os.NewSyscallError("send", err)
 	}

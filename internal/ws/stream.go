@@ -48,6 +48,7 @@ func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
 	}
 	s.streamed.Store(c, struct{}{})
 	c.open(answer, early)
+	st.flush(c)
 	s.work.Go(st.read)
 }
 
