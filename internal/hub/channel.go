@@ -190,7 +190,8 @@ func (c *Channel) Join(s *Socket, j Join) (Joined, error) {
 		out.Newer = j.Replay != c.last.newest
 		j.Replay, j.Stamp = c.last.newest, c.last.stamp
 	}
-	sub := &Subscription{socket: s, channel: c, slot: len(c.slots), stamp: j.Stamp}
+	sub := s.subscription()
+	*sub = Subscription{socket: s, channel: c, slot: len(c.slots), stamp: j.Stamp}
 	c.load()
 	members := c.locals
 	if j.Member != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sockudo/internal/metrics"
+	"sockudo/internal/protocol"
 )
 
 var (
@@ -72,7 +73,7 @@ func (h *Hub) App(id string) *Namespace {
 			ID:      id,
 			hub:     h,
 			metrics: h.metrics.App(id),
-			sockets: map[string]*Socket{},
+			sockets: map[protocol.SocketID]*Socket{},
 			users:   map[string]*user{},
 			watched: map[string]*watched{},
 		}

@@ -984,7 +984,7 @@ func TestLeavingRightAfterAPublishToALargeChannel(t *testing.T) {
 				got[i]++
 			}
 		})
-		sockets[i] = &Socket{ID: fmt.Sprint(i), Conn: conn}
+		sockets[i] = &Socket{ID: protocol.SocketID(i), Conn: conn}
 		if err := ns.Add(sockets[i], true, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ type Namespace struct {
 	metrics *metrics.App
 
 	mu      sync.RWMutex // guards what follows
-	sockets map[string]*Socket
+	sockets map[protocol.SocketID]*Socket
 	quota   int // sockets that count against max_connections
 
 	userMu  sync.Mutex // guards what follows, and Socket.user and .watching
@@ -106,7 +106,7 @@ func (ns *Namespace) Remove(s *Socket) {
 }
 
 // Socket returns the socket with an id, or nil.
-func (ns *Namespace) Socket(id string) *Socket {
+func (ns *Namespace) Socket(id protocol.SocketID) *Socket {
 	ns.mu.RLock()
 	defer ns.mu.RUnlock()
 	return ns.sockets[id]

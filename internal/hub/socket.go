@@ -9,7 +9,7 @@ import (
 // callbacks of the connection, which never run at the same time.
 type Socket struct {
 	// Fixed at creation.
-	ID   string
+	ID   protocol.SocketID
 	Conn *ws.Conn
 
 	ns      *Namespace
@@ -18,6 +18,8 @@ type Socket struct {
 	// Owned by the connection's callbacks.
 	list  []*Subscription
 	index map[string]*Subscription // nil while the list is short
+	first Subscription             // memory for the only one that most sockets ever have
+	one   [1]*Subscription         // and for its list
 
 	// Guarded by ns.userMu.
 	user     string // id of the signed-in user
@@ -71,8 +73,20 @@ func (s *Socket) Last() *Subscription {
 	return s.list[len(s.list)-1]
 }
 
+// subscription returns memory for a new one. Nobody may take a later one for
+// the first, so that serves once.
+func (s *Socket) subscription() *Subscription {
+	if s.first.socket == nil {
+		return &s.first
+	}
+	return new(Subscription)
+}
+
 func (s *Socket) add(sub *Subscription) {
 	sub.at = len(s.list)
+	if sub == &s.first {
+		s.list = s.one[:0]
+	}
 	s.list = append(s.list, sub)
 	if s.index != nil {
 		s.index[sub.channel.name] = sub

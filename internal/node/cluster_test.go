@@ -283,7 +283,7 @@ func TestHooksOfACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		ns.settle()
-		if n := times(ns.told(), "app client_event private-x client-e 1 "+a.ID+" "); n != 1 {
+		if n := times(ns.told(), "app client_event private-x client-e 1 "+a.ID.String()+" "); n != 1 {
 			t.Errorf("a client event was told %d times", n)
 		}
 

@@ -207,7 +207,7 @@ func TestHooksOfANodeThatIsAlone(t *testing.T) {
 		if later := r.Relay(a.Subscription("presence-x"), a.Socket, "client-e", []byte(`{\"a\":1}`)); later != nil {
 			t.Error("something is left to do without peers")
 		}
-		told("client event", "app client_event presence-x client-e {\\\"a\\\":1} "+a.ID+" 1")
+		told("client event", "app client_event presence-x client-e {\\\"a\\\":1} "+a.ID.String()+" 1")
 		a.Conn.Close(1000, "")
 		b.Conn.Close(1000, "")
 		told("the end of both", "app member_removed presence-x 1", "app channel_vacated presence-x")

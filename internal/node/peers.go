@@ -159,9 +159,14 @@ func (n *Node) deliverTopic(topic string, payload []byte, exceptSocket string, a
 	}
 }
 
+// exceptConn returns the connection with an id, or nil if this node does not
+// have it. ns may be nil.
 func exceptConn(ns *hub.Namespace, socketID string) *ws.Conn {
-	if socketID != "" {
-		if s := ns.Socket(socketID); s != nil {
+	if ns == nil || socketID == "" {
+		return nil
+	}
+	if id, ok := protocol.ParseSocketID(socketID); ok {
+		if s := ns.Socket(id); s != nil {
 			return s.Conn
 		}
 	}

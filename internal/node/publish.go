@@ -34,12 +34,7 @@ func (n *Node) Publish(ctx context.Context, a *app.App, p *Publication) error {
 		return err
 	}
 	ns := n.hub.Lookup(a.ID)
-	var except *ws.Conn
-	if ns != nil && p.Except != "" {
-		if s := ns.Socket(p.Except); s != nil {
-			except = s.Conn
-		}
-	}
+	except := exceptConn(ns, p.Except)
 	var out []parcel
 	var failed error
 	for _, channel := range p.Channels {
@@ -130,7 +125,7 @@ func (n *Node) Relay(sub *hub.Subscription, from *hub.Socket, event string, data
 		err := c.Publish(f, from.Conn, time.Time{})
 		if err == nil {
 			n.feed.put(app, protocol.HookEvent{
-				Name: protocol.HookClientEvent, Channel: c.Name(), Event: event, Data: data, SocketID: from.ID, UserID: sub.Member(),
+				Name: protocol.HookClientEvent, Channel: c.Name(), Event: event, Data: data, SocketID: from.ID.String(), UserID: sub.Member(),
 			})
 		}
 		return err
@@ -152,6 +147,6 @@ func (n *Node) Relay(sub *hub.Subscription, from *hub.Socket, event string, data
 		if c.Kind().Is(protocol.Cached) {
 			payload = stamped(0, payload)
 		}
-		return n.forward(ctx, []parcel{{app, c.Name(), payload}}, from.ID, time.Time{})
+		return n.forward(ctx, []parcel{{app, c.Name(), payload}}, from.ID.String(), time.Time{})
 	}
 }

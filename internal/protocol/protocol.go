@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"strconv"
+	"strings"
 )
 
 // Event names that clients send and receive (section 2).
@@ -129,18 +130,38 @@ func isInteger(s string) bool {
 	return true
 }
 
-// NewSocketID returns a random socket id: two integers of up to ten digits
-// joined by a dot (section 1.5). 64 random bits make a repetition among all
-// live connections practically impossible.
-func NewSocketID() string {
+// A SocketID identifies a connection. Written, it is two integers of up to ten
+// digits joined by a dot (section 1.5).
+type SocketID uint64
+
+// NewSocketID returns a random id: 64 bits make a repetition among all live
+// connections practically impossible.
+func NewSocketID() SocketID {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
-	n := binary.LittleEndian.Uint64(b[:])
+	return SocketID(binary.LittleEndian.Uint64(b[:]))
+}
+
+// String returns the id as clients know it.
+func (id SocketID) String() string {
 	buf := make([]byte, 0, 21)
-	buf = strconv.AppendUint(buf, n>>32, 10)
+	buf = strconv.AppendUint(buf, uint64(id>>32), 10)
 	buf = append(buf, '.')
-	buf = strconv.AppendUint(buf, n&0xffffffff, 10)
+	buf = strconv.AppendUint(buf, uint64(id&0xffffffff), 10)
 	return string(buf)
+}
+
+// MarshalText lets logs show the id as clients know it.
+func (id SocketID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// ParseSocketID returns the id that is written as s. It returns false when s,
+// valid or not, cannot be an id of ours.
+func ParseSocketID(s string) (id SocketID, ok bool) {
+	high, low, _ := strings.Cut(s, ".")
+	a, errA := strconv.ParseUint(high, 10, 32)
+	b, errB := strconv.ParseUint(low, 10, 32)
+	id = SocketID(a<<32 | b)
+	return id, errA == nil && errB == nil && id.String() == s
 }
 
 // ValidSocketID reports whether s has the form of a socket id.

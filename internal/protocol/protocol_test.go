@@ -33,11 +33,23 @@ func TestSocketIDs(t *testing.T) {
 	form := regexp.MustCompile(`^\d+\.\d+$`)
 	seen := map[string]bool{}
 	for range 10_000 {
-		id := NewSocketID()
+		n := NewSocketID()
+		id := n.String()
 		if !form.MatchString(id) || !ValidSocketID(id) || seen[id] {
 			t.Fatalf("socket id %q", id)
 		}
+		if back, ok := ParseSocketID(id); !ok || back != n {
+			t.Fatalf("%q was read as %v, %v", id, back, ok)
+		}
 		seen[id] = true
+	}
+	if text, err := json.Marshal(SocketID(7<<32 | 42)); string(text) != `"7.42"` || err != nil {
+		t.Errorf("as JSON: %s, %v", text, err)
+	}
+	for _, other := range []string{"", ".", "1", "1.", ".1", "1.2.3", "1.02", "01.2", "1.4294967296", "+1.2", "1.2 "} {
+		if id, ok := ParseSocketID(other); ok {
+			t.Errorf("%q was read as %v", other, id)
+		}
 	}
 	for _, bad := range []string{"", ".", "1", "1.", ".1", "1.2.3", "a.b", "1.2\n", "-1.2", "1 .2", "١.٢", strings.Repeat("1", 40) + "." + strings.Repeat("1", 40)} {
 		if ValidSocketID(bad) {

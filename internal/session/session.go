@@ -63,7 +63,7 @@ func (s *Session) Open(c *ws.Conn) {
 	s.metrics = s.sock.Namespace().Metrics()
 	s.metrics.ConnectionOpened()
 	seconds := int(s.gate.opts.ActivityTimeout / time.Second)
-	s.sock.Send(ws.TextFrame(protocol.AppendEstablished(nil, s.sock.ID, max(seconds, 1))))
+	s.sock.Send(ws.TextFrame(protocol.AppendEstablished(nil, s.sock.ID.String(), max(seconds, 1))))
 	now := time.Now()
 	if s.mustAuthorize() {
 		s.deadline = now.Add(s.gate.opts.AuthTimeout)

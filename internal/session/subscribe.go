@@ -76,7 +76,7 @@ func (s *Session) authorize(kind protocol.Kind, req *protocol.Subscribe) (*proto
 		return nil, nil
 	}
 	key, secrets := s.credentials()
-	err := sign.VerifyChannel(req.Auth, key, secrets, s.sock.ID, req.Channel, req.ChannelData)
+	err := sign.VerifyChannel(req.Auth, key, secrets, s.sock.ID.String(), req.Channel, req.ChannelData)
 	if err != nil {
 		return nil, authError(req.Channel, s.authText(err, req))
 	}
@@ -112,7 +112,7 @@ func (s *Session) authText(err error, req *protocol.Subscribe) string {
 	case errors.Is(err, sign.ErrKey):
 		return "Invalid key in subscription auth data: '" + clip(key) + "'"
 	}
-	signed := s.sock.ID + ":" + req.Channel
+	signed := s.sock.ID.String() + ":" + req.Channel
 	if req.ChannelData != nil && *req.ChannelData != "" {
 		signed += ":" + *req.ChannelData
 	}

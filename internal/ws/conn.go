@@ -40,12 +40,8 @@ const (
 // from any goroutine, except Await.
 type Conn struct {
 	// Fixed at creation.
-	srv     *Server
+	*home
 	handler Handler
-	link    link
-	shard   *shard
-	turn    *sync.Mutex
-	remote  string
 	limit   int     // bytes of a message; below 0: none
 	secure  *secure // TLS on a loop; nil: it is plain, or a stream
 	fd      int32   // poll transport only
@@ -89,6 +85,15 @@ type Conn struct {
 	err      error  // why the connection ends
 }
 
+// A home is what a connection shares with the others of its loop, behind one
+// pointer: what the garbage collector has to follow is most of its work.
+type home struct {
+	srv   *Server
+	link  link
+	shard *shard
+	turn  *sync.Mutex
+}
+
 // A link moves bytes for a connection: the poll or the stream transport.
 type link interface {
 	// flush sees to it that the queue is written; it does not wait.
@@ -111,10 +116,6 @@ type shard struct {
 
 // Server returns the server that the connection belongs to.
 func (c *Conn) Server() *Server { return c.srv }
-
-// RemoteAddr returns the address of the peer as HOST:PORT, or "" or "@" on a
-// Unix socket.
-func (c *Conn) RemoteAddr() string { return c.remote }
 
 // LastRead returns when the client was last heard of: a message, a ping, a
 // pong, or a part of one.

@@ -15,8 +15,8 @@ type detached struct {
 // Shutdown waits for that.
 func (s *Server) Detached(h Handler, sink func(f *Frame)) *Conn {
 	d := &detached{sink: sink}
-	c := s.conn(h, "")
-	c.link, c.turn = d, &d.turn
+	c := s.conn(h)
+	c.home = &home{srv: s, link: d, shard: &s.streams, turn: &d.turn}
 	err := s.start()
 	d.turn.Lock()
 	defer d.turn.Unlock()

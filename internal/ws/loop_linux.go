@@ -31,6 +31,7 @@ type loop struct {
 	// Fixed at creation.
 	p    *poller
 	set  *epoll.Set
+	home home          // of its connections
 	wake chan struct{} // tells the flusher; holds one
 	quit chan struct{} // tells the flusher to end
 	done chan struct{} // closed when it has
@@ -51,8 +52,10 @@ func newLoop(p *poller) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loop{p: p, set: set, buf: make([]byte, loopBuffer),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}, nil
+	l := &loop{p: p, set: set, buf: make([]byte, loopBuffer),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	l.home = home{srv: p.srv, link: l, shard: &l.shard, turn: &l.turn}
+	return l, nil
 }
 
 // stop ends the loop. The flusher, which polls too, is gone before the set is.

@@ -88,7 +88,7 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
 	l := p.loops[p.next.Add(1)%uint32(len(p.loops))]
-	c.fd, c.link, c.shard, c.turn = int32(fd), l, &l.shard, &l.turn
+	c.fd, c.home = int32(fd), &l.home
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if !p.srv.began(c) {

@@ -241,8 +241,8 @@ func (s *Server) upgrade(nc net.Conn, r *http.Request, early []byte, full bool) 
 }
 
 // conn makes a connection that is on no transport yet.
-func (s *Server) conn(h Handler, remote string) *Conn {
-	c := &Conn{srv: s, handler: h, remote: remote, limit: s.opts.MaxMessageBytes, shard: &s.streams}
+func (s *Server) conn(h Handler) *Conn {
+	c := &Conn{home: &s.nowhere, handler: h, limit: s.opts.MaxMessageBytes}
 	if l, ok := h.(Limiter); ok {
 		if own := l.MaxMessageBytes(); own != 0 {
 			c.limit = own
@@ -253,7 +253,7 @@ func (s *Server) conn(h Handler, remote string) *Conn {
 
 // begin opens a connection on the transport for it.
 func (s *Server) begin(nc net.Conn, h Handler, r *http.Request, early []byte) {
-	c := s.conn(h, r.RemoteAddr)
+	c := s.conn(h)
 	answer := &Frame{wire: appendSwitch(make([]byte, 0, 160), r.Header.Get("Sec-Websocket-Key"))}
 	if s.poll == nil || !s.poll.take(c, nc, answer, early) {
 		s.stream(c, nc, answer, early)
@@ -291,7 +291,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	nc, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.never(s.conn(h, r.RemoteAddr), err)
+		s.never(s.conn(h), err)
 		writeRefusal(w, &Refusal{Status: http.StatusInternalServerError, Body: "This connection cannot be upgraded.\n"})
 		return
 	}

@@ -25,6 +25,9 @@ type Server struct {
 	opts   Options
 	base   time.Time // of all moments
 
+	nowhere home       // of connections that never are on a transport
+	turn    sync.Mutex // theirs
+
 	streams  shard    // of all stream connections
 	streamed sync.Map // *Conn → nothing, of the stream transport
 	slow     atomic.Int64
@@ -51,7 +54,9 @@ type Server struct {
 // NewServer returns a server that asks accept about every upgrade request.
 func NewServer(accept Accept, opts Options) *Server {
 	opts.setDefaults()
-	return &Server{accept: accept, opts: opts, base: time.Now(), empty: make(chan struct{}), queue: make(chan struct{}, 1)}
+	s := &Server{accept: accept, opts: opts, base: time.Now(), empty: make(chan struct{}), queue: make(chan struct{}, 1)}
+	s.nowhere = home{srv: s, shard: &s.streams, turn: &s.turn}
+	return s
 }
 
 // start begins the work that all connections share; once is enough.
@@ -329,8 +334,5 @@ func (s *Server) never(c *Conn, err error) {
 	c.cut(err)
 	c.mu.Unlock()
 	c.released, c.ended = true, true
-	if c.turn == nil {
-		c.turn = new(sync.Mutex)
-	}
 	c.call(func() { c.handler.Closed(c, err) })
 }

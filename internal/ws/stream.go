@@ -25,7 +25,8 @@ var scratches = sync.Pool{New: func() any { b := make([]byte, 0, streamBatch); r
 type stream struct {
 	c       *Conn
 	nc      net.Conn
-	turn    sync.Mutex    // the turn of the connection
+	turn    sync.Mutex // the turn of the connection
+	home    home
 	tells   bool          // full is called when the socket is full
 	resumed chan struct{} // tells the reader that an Await or the connection is over; holds one
 	writer  func()        // write, made once so that starting it allocates nothing
@@ -39,7 +40,8 @@ func (s *Server) stream(c *Conn, nc net.Conn, answer *Frame, early []byte) {
 	st := &stream{c: c, nc: nc, resumed: make(chan struct{}, 1)}
 	st.writer = st.write
 	st.tells = whenFull(plain(nc), st.full)
-	c.link, c.shard, c.turn = st, &s.streams, &st.turn
+	st.home = home{srv: s, link: st, shard: &s.streams, turn: &st.turn}
+	c.home = &st.home
 	st.turn.Lock()
 	defer st.turn.Unlock()
 	if !s.began(c) {
