@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ const (
 	DynamoDB       = "SOCKUDO_TEST_DYNAMODB"        // endpoint URL
 	User           = "sockudo"                      // of Redis, MariaDB, MySQL and PostgreSQL, besides admin
 	Password       = "p@ss:w/rd #1%"                // of User and of admin
-	waitTime       = 2 * time.Minute
+	waitTime       = 6 * time.Minute
 )
 
 // Env returns a variable that test/services sets. Without services it skips
@@ -101,6 +102,7 @@ type Options struct {
 	Password string // of the sentinel group: both the servers and the Sentinels
 	Lines    string // added to the configuration of every server of the groups redis, cluster and nats; @DIR@ is their folder
 	Replicas bool   // of the cluster group: node4 to node6 follow node1 to node3
+	Apps     int    // that the table sockudo-applications of the dynamodb group has from the start; their names are app-0, app-1, …
 	Hidden   bool   // of the nats group: clients do not hear of servers that they were not told of
 }
 
@@ -119,6 +121,9 @@ func Start(t testing.TB, opts Options, groups ...string) *Services {
 	env := []string{"SERVICES_PASSWORD=" + opts.Password, "SERVICES_LINES=" + opts.Lines}
 	if opts.Replicas {
 		env = append(env, "SERVICES_REPLICAS=yes")
+	}
+	if opts.Apps > 0 {
+		env = append(env, "SERVICES_APPS="+strconv.Itoa(opts.Apps))
 	}
 	if opts.Hidden {
 		env = append(env, "SERVICES_HIDDEN=yes")
