@@ -29,7 +29,8 @@ exported. The other commands change nothing then: they print what to put into th
 settings, and end with exit code 1.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 no such app, 4 the id or key is
-taken, 5 the store could not be asked.`,
+taken, 5 the store could not be asked, 6 somebody else changed the app at the same moment:
+nothing was done, look at it and try again.`,
 		Example: `  sockudo apps list
   sockudo apps create shop --max-connections 1000 --enable-client-messages
   sockudo apps rotate-secret shop --keep 24h
@@ -103,7 +104,7 @@ func coded(err error) error {
 	for _, c := range []struct {
 		kind error
 		code int
-	}{{app.ErrUnavailable, exitUnavailable}, {app.ErrNotFound, exitNotFound}, {app.ErrExists, exitExists}} {
+	}{{app.ErrUnavailable, exitUnavailable}, {app.ErrNotFound, exitNotFound}, {app.ErrExists, exitExists}, {app.ErrChanged, exitChanged}} {
 		if errors.Is(err, c.kind) {
 			return codeError{err, c.code}
 		}

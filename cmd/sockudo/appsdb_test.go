@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -70,6 +73,8 @@ func lifeOfAnApp(t *testing.T, d database) {
 	s.run(exitExists, "apps", "create", "shop")
 	_, errs := s.run(exitExists, "apps", "create", "other", "--key", a.Key)
 	contains(t, errs, "other")
+
+	changedAtOnce(t, s)
 
 	// A server that runs meanwhile.
 	port := freePort(t)
@@ -157,6 +162,55 @@ func lifeOfAnApp(t *testing.T, d database) {
 			}
 		}
 	}
+}
+
+// changedAtOnce lets several people change one app at the same moment.
+func changedAtOnce(t *testing.T, s *shell) {
+	s.run(exitOK, "apps", "create", "busy", "--key", "busy-key")
+	all := func(args ...[]string) (outs []string, codes []int) {
+		outs, codes = make([]string, len(args)), make([]int, len(args))
+		var wg sync.WaitGroup
+		for i := range args {
+			cmd := s.command(args[i]...)
+			wg.Go(func() {
+				out, err := cmd.Output()
+				if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
+					t.Error(err)
+				}
+				outs[i], codes[i] = string(out), cmd.ProcessState.ExitCode()
+			})
+		}
+		wg.Wait()
+		return outs, codes
+	}
+	rotate := []string{"apps", "rotate-secret", "busy", "--json"}
+	outs, codes := all(rotate, rotate, rotate, rotate)
+	rotated := 0
+	for i, code := range codes {
+		switch code {
+		case exitOK:
+			rotated++
+			var told struct{ Secret string }
+			if err := json.Unmarshal([]byte(outs[i]), &told); err != nil {
+				t.Fatal(err)
+			}
+			if now := s.record("apps", "show", "busy", "--json", "--show-secrets"); now.Secret.Reveal() != told.Secret {
+				t.Error("a secret was printed that is not the one of the app")
+			}
+		case exitFatal, exitChanged: // a rotation goes on, or was ahead
+		default:
+			t.Errorf("a rotation ended with %d", code)
+		}
+	}
+	if rotated != 1 {
+		t.Errorf("%d of 4 rotations at once happened, want 1", rotated)
+	}
+	update := func(flag string) []string { return []string{"apps", "update", "busy", flag} }
+	_, codes = all(update("--max-connections=7"), update("--max-event-batch-size=3"), update("--enable-client-messages"))
+	if a := s.record("apps", "show", "busy", "--json"); a.MaxConnections != 7 || *a.MaxEventBatchSize != 3 || !a.EnableClientMessages {
+		t.Errorf("of three updates at once, which ended with %v, one is lost: %+v", codes, a)
+	}
+	s.run(exitOK, "apps", "delete", "busy", "--yes")
 }
 
 // importInto moves apps in and out of a database that has one app.

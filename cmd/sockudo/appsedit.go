@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -146,23 +147,47 @@ one of the server. For the secret see 'sockudo apps rotate-secret'.`,
 			return usageError{errors.New("nothing to change: give a flag for what shall be different")}
 		}
 		return opts.withApp(cmd, args[0], func(s *appStore, a *app.App) error {
-			next, err := members.apply(a)
+			next, err := s.change(cmd.Context(), a, func(a *app.App) (*app.App, error) {
+				next, err := members.apply(a)
+				if err != nil {
+					return nil, err
+				}
+				if cmd.Flags().Changed("key") {
+					next.Key = key
+				}
+				return next, s.mayEdit(cmd, next, force)
+			})
 			if err != nil {
 				return err
-			}
-			if cmd.Flags().Changed("key") {
-				next.Key = key
-			}
-			if err := s.mayEdit(cmd, next, force); err != nil {
-				return err
-			}
-			if err := s.Update(cmd.Context(), next); err != nil {
-				return coded(fmt.Errorf("app %q: %w", a.ID, err))
 			}
 			return tellDone(cmd, next, "updated", asJSON)
 		})
 	}
 	return cmd
+}
+
+// mostChanges is how often a change of settings is tried that others get ahead of.
+const mostChanges = 5
+
+// change updates an app. If somebody else has changed it after it was read, the
+// same is done with the app as it is now.
+func (s *appStore) change(ctx context.Context, a *app.App, apply func(*app.App) (*app.App, error)) (*app.App, error) {
+	for tries := 1; ; tries++ {
+		next, err := apply(a)
+		if err != nil {
+			return nil, err
+		}
+		err = s.Update(ctx, a, next)
+		switch {
+		case err == nil:
+			return next, nil
+		case !errors.Is(err, app.ErrChanged) || tries == mostChanges:
+			return nil, coded(fmt.Errorf("app %q: %w", a.ID, err))
+		}
+		if a, err = s.find(ctx, a.ID); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func newAppsRotate(opts *serveOptions) *cobra.Command {
@@ -174,6 +199,7 @@ func newAppsRotate(opts *serveOptions) *cobra.Command {
 		Long: `Make a new random secret and print it, once. From then on it signs, and both it and the
 old one are accepted: in channel tokens, sign-ins and API requests. Put the new one into
 your backends, then end the old one with --finish, or let it end by itself with --keep.
+Of two rotations at the same moment one happens; the other ends with exit code 6.
 
 Servers know the new secret within 10 seconds; wait for that long before a backend uses it.`,
 		Example: `  sockudo apps rotate-secret shop                # the old secret works until --finish
@@ -211,7 +237,7 @@ Servers know the new secret within 10 seconds; wait for that long before a backe
 			if err := s.mayEdit(cmd, next, force); err != nil {
 				return err
 			}
-			if err := s.SetSecrets(cmd.Context(), a.ID, next.Secret, next.PreviousSecret, next.PreviousUntil); err != nil {
+			if err := s.SetSecrets(cmd.Context(), a, next); err != nil {
 				return coded(fmt.Errorf("app %q: %w", a.ID, err))
 			}
 			if finish {

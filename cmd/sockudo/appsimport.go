@@ -159,7 +159,8 @@ func settings(errs io.Writer, name string, data []byte) ([]foreign.Imported, err
 // A step is what is done with one app.
 type step struct {
 	foreign.Imported
-	action string // create, update, unchanged, conflict, invalid; after a failure: failed, skipped
+	was    *app.App // what an update replaces
+	action string   // create, update, unchanged, conflict, invalid; after a failure: failed, skipped
 	err    error
 }
 
@@ -235,7 +236,7 @@ func (im *importer) plan(ctx context.Context, s *appStore, st *step) error {
 		st.action = "unchanged"
 		return nil
 	case err == nil && im.overwrite:
-		st.action = "update"
+		st.action, st.was = "update", there
 	case err == nil:
 		st.action = "conflict"
 		st.err = codeError{fmt.Errorf("app %q is there with other settings (%s): --overwrite replaces them", a.ID, strings.Join(different(there, a), ", ")), exitExists}
@@ -299,7 +300,7 @@ func (im *importer) write(ctx context.Context, s *appStore, steps []step) error 
 		case "create":
 			err = s.Create(ctx, st.App)
 		case "update":
-			err = s.Update(ctx, st.App)
+			err = s.Update(ctx, st.was, st.App)
 		}
 		if err != nil {
 			for j := i + 1; j < len(steps); j++ {

@@ -23,6 +23,7 @@ const (
 	exitNotFound    = 3 // there is no such app
 	exitExists      = 4 // an app with this id or key is there already
 	exitUnavailable = 5 // the store could not be asked; trying again may help
+	exitChanged     = 6 // somebody else changed the app meanwhile; nothing was done
 )
 
 func main() {

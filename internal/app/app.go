@@ -4,6 +4,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -17,6 +18,9 @@ var (
 	ErrNotFound = errors.New("app not found")
 	// ErrExists says that an app with this id or key is there already.
 	ErrExists = errors.New("app exists already")
+	// ErrChanged says that somebody else changed an app after it was read. Nothing
+	// was written; reading it again and trying again helps.
+	ErrChanged = errors.New("app was changed by somebody else meanwhile")
 	// ErrInvalid says that an app cannot be stored as it is.
 	ErrInvalid = errors.New("app is not valid")
 	// ErrUnavailable says that the store could not be asked; trying again may help.
@@ -154,13 +158,35 @@ type Editor interface {
 	// List calls yield for every app, in the order of the store, until it returns
 	// false. Apps that cannot be used are left out.
 	List(ctx context.Context, yield func(*App) bool) error
-	Create(ctx context.Context, a *App) error    // ErrExists
-	Update(ctx context.Context, a *App) error    // ErrNotFound
+	Create(ctx context.Context, a *App) error // ErrExists
+	// Update replaces the app that was read as was by next, which has the same id:
+	// ErrChanged if it is not that any more, so that nobody's change is lost. A
+	// nil was stands for whatever the app is. ErrNotFound, ErrExists.
+	Update(ctx context.Context, was, next *App) error
 	Upsert(ctx context.Context, a *App) error    // atomic, safe when many nodes start together
 	Delete(ctx context.Context, id string) error // ErrNotFound
 	// SetSecrets replaces the two secrets of an app, and when the previous one
-	// ends, and nothing else; an empty previous one ends a rotation. ErrNotFound.
-	SetSecrets(ctx context.Context, id string, secret, previous Secret, until time.Time) error
+	// ends, by those of next and nothing else; an empty previous one ends a
+	// rotation. Of was, as for Update, only the secrets count. ErrNotFound.
+	SetSecrets(ctx context.Context, was, next *App) error
+}
+
+// Same reports whether stores keep the same of two apps.
+func Same(a, b *App) bool { return bytes.Equal(MarshalRecord(a), MarshalRecord(b)) }
+
+// Still returns what has to hold of an app as it is for a change of it as it
+// was; nil, nothing, if was is nil.
+func Still(was *App, same func(a, b *App) bool) func(now *App) bool {
+	if was == nil {
+		return nil
+	}
+	return func(now *App) bool { return same(was, now) }
+}
+
+// SameSecrets reports whether stores keep the same secrets of two apps.
+func SameSecrets(a, b *App) bool {
+	return a.Secret == b.Secret && a.PreviousSecret == b.PreviousSecret &&
+		(a.PreviousSecret == "" || a.PreviousUntil.Equal(b.PreviousUntil))
 }
 
 // A Forgetter is a Store that remembers apps. Forget makes the next look-up of

@@ -61,11 +61,11 @@ func (s *outside) ByKey(ctx context.Context, key string) (*App, error) {
 	return s.answer(ctx, func() (*App, error) { return s.Memory.ByKey(ctx, key) })
 }
 
-func (s *outside) Update(ctx context.Context, a *App) error {
+func (s *outside) Update(ctx context.Context, was, next *App) error {
 	if s.edits != nil {
 		<-s.edits
 	}
-	return s.Memory.Update(ctx, a)
+	return s.Memory.Update(ctx, was, next)
 }
 
 func (s *outside) set(err error, hold chan struct{}) {
@@ -302,7 +302,7 @@ func TestARotatedKeyIsGoneAtOnce(t *testing.T) {
 		find1(t, other, "a-key")
 		rotated := simple("a")
 		rotated.Key = "new-key"
-		if err := c.Update(t.Context(), rotated); err != nil {
+		if err := c.Update(t.Context(), nil, rotated); err != nil {
 			t.Fatal(err)
 		}
 		_, err := c.ByKey(t.Context(), "a-key")
@@ -327,7 +327,7 @@ func TestAForgottenAppIsAskedForAgain(t *testing.T) {
 		wantErr(t, "the new key", err, ErrNotFound)
 		rotated := simple("a")
 		rotated.Key = "new-key"
-		if err := c.Update(t.Context(), rotated); err != nil {
+		if err := c.Update(t.Context(), nil, rotated); err != nil {
 			t.Fatal(err)
 		}
 		other.Forget(t.Context(), "a")
@@ -344,7 +344,7 @@ func TestAKeyRotatedBehindOurBackIsDroppedWhenSeen(t *testing.T) {
 		find1(t, c, "a-key")
 		rotated := simple("a")
 		rotated.Key = "new-key"
-		if err := s.Memory.Update(t.Context(), rotated); err != nil {
+		if err := s.Memory.Update(t.Context(), nil, rotated); err != nil {
 			t.Fatal(err)
 		}
 		if err := shared.Delete(t.Context(), "app:id:a"); err != nil {
@@ -372,10 +372,10 @@ func TestChangesAreSeenOnEveryNodeAfterFiveSeconds(t *testing.T) {
 		}
 		off := simple("a")
 		off.Enabled = false
-		if err := nodes[0].Update(t.Context(), off); err != nil {
+		if err := nodes[0].Update(t.Context(), nil, off); err != nil {
 			t.Fatal(err)
 		}
-		if err := nodes[0].SetSecrets(t.Context(), "b", "newer", "older", time.Time{}); err != nil {
+		if err := nodes[0].SetSecrets(t.Context(), nil, &App{ID: "b", Secret: "newer", PreviousSecret: "older"}); err != nil {
 			t.Fatal(err)
 		}
 		if a := find1(t, nodes[0], "a-key"); a.Enabled {
@@ -473,7 +473,7 @@ func TestALookupLeavesNothingBehindThatAChangeHasOutdated(t *testing.T) {
 		{"update", func(t *testing.T, c *Cached) error {
 			a := simple("a")
 			a.Secret = "geheim-newer"
-			return c.Update(t.Context(), a)
+			return c.Update(t.Context(), nil, a)
 		}, nil},
 		{"delete", func(t *testing.T, c *Cached) error { return c.Delete(t.Context(), "a") }, ErrNotFound},
 	} {
@@ -540,7 +540,7 @@ func TestAWriterThatWaitsHoldsUpNoReader(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if err := c.Update(t.Context(), simple("a")); err != nil {
+			if err := c.Update(t.Context(), nil, simple("a")); err != nil {
 				t.Error(err)
 			}
 		}()
@@ -593,7 +593,7 @@ func TestWithTheCacheDownTheStoreServes(t *testing.T) {
 			time.Sleep(6 * time.Second)
 		}
 		wantAsked(t, s, 3, "three lookups")
-		if err := c.Update(t.Context(), simple("a")); err != nil {
+		if err := c.Update(t.Context(), nil, simple("a")); err != nil {
 			t.Errorf("an update fails with the cache: %v", err)
 		}
 		shared.fail(nil)

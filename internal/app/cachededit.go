@@ -25,8 +25,8 @@ func (c *Cached) Create(ctx context.Context, a *App) error {
 }
 
 // Update replaces an app of the store.
-func (c *Cached) Update(ctx context.Context, a *App) error {
-	return c.change(ctx, a.ID, a, func() error { return c.store.Update(ctx, a) })
+func (c *Cached) Update(ctx context.Context, was, next *App) error {
+	return c.change(ctx, next.ID, next, func() error { return c.store.Update(ctx, was, next) })
 }
 
 // Upsert adds or replaces an app of the store.
@@ -40,8 +40,8 @@ func (c *Cached) Delete(ctx context.Context, id string) error {
 }
 
 // SetSecrets replaces the secrets of an app of the store.
-func (c *Cached) SetSecrets(ctx context.Context, id string, secret, previous Secret, until time.Time) error {
-	return c.change(ctx, id, nil, func() error { return c.store.SetSecrets(ctx, id, secret, previous, until) })
+func (c *Cached) SetSecrets(ctx context.Context, was, next *App) error {
+	return c.change(ctx, next.ID, nil, func() error { return c.store.SetSecrets(ctx, was, next) })
 }
 
 // Forget makes the next look-up of an app ask the store, because another node
@@ -70,17 +70,18 @@ func (c *Cached) Any(ctx context.Context) (bool, error) { return c.store.Any(ctx
 // not known.
 func (c *Cached) change(ctx context.Context, id string, next *App, edit func() error) error {
 	before := c.before(ctx, id)
+	changes := c.changes.Load()
 	if err := edit(); err != nil {
-		if errors.Is(err, ErrUnavailable) {
-			c.invalidate(ctx, id, before, next) // it may have happened nevertheless
+		if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrChanged) {
+			c.invalidate(ctx, id, before, next) // it may have happened nevertheless; what is known is outdated
 		}
 		return err
 	}
-	c.invalidate(ctx, id, before, next)
-	if next != nil {
+	// With another change at the same time nobody knows which one was the last.
+	if now := c.invalidate(ctx, id, before, next); next != nil && now == changes+1 {
 		own := *next
 		Prepare(&own, c.defaults)
-		c.fill(ctx, &own, c.changes.Load())
+		c.fill(ctx, &own, now)
 	}
 	return nil
 }
@@ -101,9 +102,10 @@ func (c *Cached) before(ctx context.Context, id string) []*App {
 	return known
 }
 
-func (c *Cached) invalidate(ctx context.Context, id string, before []*App, next *App) {
+// invalidate returns how many changes there have been with this one.
+func (c *Cached) invalidate(ctx context.Context, id string, before []*App, next *App) uint64 {
 	// From here on no lookup leaves behind what it read earlier.
-	c.changes.Add(1)
+	changes := c.changes.Add(1)
 	// The caches must follow the store also when the caller has gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.Timeout)
 	defer cancel()
@@ -117,4 +119,5 @@ func (c *Cached) invalidate(ctx context.Context, id string, before []*App, next 
 	if next != nil {
 		c.unknownKey.delete(next.Key)
 	}
+	return changes
 }

@@ -60,12 +60,14 @@ func (m *Memory) Create(_ context.Context, a *App) error {
 	})
 }
 
-// Update replaces an app; ErrNotFound when it is not there and ErrExists when
-// its new key is another app's.
-func (m *Memory) Update(_ context.Context, a *App) error {
-	return m.put(a, func(old *App) error {
-		if old == nil {
+// Update replaces an app; see Editor.
+func (m *Memory) Update(_ context.Context, was, next *App) error {
+	return m.put(next, func(old *App) error {
+		switch {
+		case old == nil:
 			return ErrNotFound
+		case was != nil && !Same(was, old):
+			return ErrChanged
 		}
 		return nil
 	})
@@ -118,23 +120,26 @@ func (m *Memory) Delete(_ context.Context, id string) error {
 	return nil
 }
 
-// SetSecrets replaces the secrets of an app; ErrNotFound when it is not there.
-func (m *Memory) SetSecrets(_ context.Context, id string, secret, previous Secret, until time.Time) error {
-	if err := ValidateSecrets(secret, previous); err != nil {
+// SetSecrets replaces the secrets of an app; see Editor.
+func (m *Memory) SetSecrets(_ context.Context, was, next *App) error {
+	if err := ValidateSecrets(next.Secret, next.PreviousSecret); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old, err := find(&m.ids, id)
-	if err != nil {
+	old, err := find(&m.ids, next.ID)
+	switch {
+	case err != nil:
 		return err
-	}
-	if previous == "" {
-		until = time.Time{}
+	case was != nil && !SameSecrets(was, old):
+		return ErrChanged
 	}
 	own := *old
-	own.Secret, own.PreviousSecret, own.PreviousUntil = secret, previous, until
-	m.ids.Store(id, &own)
+	own.Secret, own.PreviousSecret, own.PreviousUntil = next.Secret, next.PreviousSecret, next.PreviousUntil
+	if own.PreviousSecret == "" {
+		own.PreviousUntil = time.Time{}
+	}
+	m.ids.Store(own.ID, &own)
 	m.keys.Store(own.Key, &own)
 	return nil
 }

@@ -349,10 +349,10 @@ func TestChangesAreSeenOnEveryNode(t *testing.T) {
 				}
 				rotated := *a
 				rotated.Key, rotated.Secret = "rotated", "rotated-secret"
-				must(t, apps.Update(t.Context(), &rotated))
+				must(t, apps.Update(t.Context(), nil, &rotated))
 				disabled := *off
 				disabled.Enabled = false
-				must(t, apps.Update(t.Context(), &disabled))
+				must(t, apps.Update(t.Context(), nil, &disabled))
 				changed := time.Now()
 				for i, n := range nodes {
 					until(t, "the old key is gone", func() bool { ok, code := admits(t, n.Addr, identity(a)); return !ok && code == 4001 })
@@ -431,7 +431,7 @@ func TestTheSharedCacheIsReadAndWrittenAsSockudoDoes(t *testing.T) {
 		// What a command changes is forgotten and known again under its new key.
 		b := *a
 		b.Key = "b-key"
-		must(t, s.open(t, cfg).Update(t.Context(), &b))
+		must(t, s.open(t, cfg).Update(t.Context(), nil, &b))
 		if value, _ := get(t, redis, prefix+"app:key:a-key"); value != "" {
 			t.Errorf("the old key is still cached: %s", value)
 		}

@@ -97,11 +97,11 @@ func TestClientsOfADisabledOrDeletedAppAreClosed(t *testing.T) {
 	}
 	off := *a
 	off.Enabled = false
-	if err := store.Update(t.Context(), &off); err != nil {
+	if err := store.Update(t.Context(), nil, &off); err != nil {
 		t.Fatal(err)
 	}
 	c.ExpectFail(4003)
-	if err := store.Update(t.Context(), a); err != nil {
+	if err := store.Update(t.Context(), nil, a); err != nil {
 		t.Fatal(err)
 	}
 	d := pushertest.Dial(t, addr, owner, slow)
@@ -129,7 +129,7 @@ func TestClientsOfAChangedAppAreLookedAtAtOnce(t *testing.T) {
 	}
 	off := *a
 	off.Enabled = false
-	if err := store.Update(t.Context(), &off); err != nil {
+	if err := store.Update(t.Context(), nil, &off); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -184,7 +184,7 @@ func TestConnectionsLiveThroughARotation(t *testing.T) {
 	c.Subscribe("private-before")
 	rotate := func(secret, previous app.Secret, until time.Time) {
 		t.Helper()
-		if err := store.SetSecrets(t.Context(), owner.ID, secret, previous, until); err != nil {
+		if err := store.SetSecrets(t.Context(), nil, &app.App{ID: owner.ID, Secret: secret, PreviousSecret: previous, PreviousUntil: until}); err != nil {
 			t.Fatal(err)
 		}
 		g.Recheck(owner.ID)

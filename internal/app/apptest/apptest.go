@@ -35,6 +35,9 @@ func Run(t *testing.T, open func(t *testing.T, name string) app.Backend) {
 		{"many nodes upsert the same apps at once", testUpsertRace},
 		{"a deleted app is gone", testDelete},
 		{"secrets are replaced alone", testSetSecrets},
+		{"what was changed or deleted meanwhile is not overwritten", testGuards},
+		{"of many rotations at once one happens", testRotateRace},
+		{"of many updates at once none is lost", testUpdateRace},
 		{"all apps are listed once", testList},
 		{"a store knows whether it is empty", testAny},
 		{"limits and origins are prepared", testPrepared},
@@ -143,9 +146,9 @@ func testUnknown(t *testing.T, s app.Backend, _ func() app.Backend) {
 	must(t, s.Create(t.Context(), Plain("a")))
 	CheckUnknown(t, s, "nobody", "nobody-key")
 	CheckUnknown(t, s, "a-key", "a") // an id is no key
-	wantErr(t, "update", s.Update(t.Context(), Plain("nobody")), app.ErrNotFound)
+	wantErr(t, "update", s.Update(t.Context(), nil, Plain("nobody")), app.ErrNotFound)
 	wantErr(t, "delete", s.Delete(t.Context(), "nobody"), app.ErrNotFound)
-	wantErr(t, "set secrets", s.SetSecrets(t.Context(), "nobody", "x", "", time.Time{}), app.ErrNotFound)
+	wantErr(t, "set secrets", s.SetSecrets(t.Context(), nil, &app.App{ID: "nobody", Secret: "x"}), app.ErrNotFound)
 	CheckUnknown(t, s, "nobody", "nobody-key") // and none of it created one
 }
 
@@ -159,8 +162,8 @@ func testExact(t *testing.T, s app.Backend, _ func() app.Backend) {
 	CheckUnknown(t, s, "Strasse", "Key-e\u0301") // another normal form
 	for id, err := range map[string]error{
 		"STRASSE": s.Delete(t.Context(), "STRASSE"),
-		"straße":  s.SetSecrets(t.Context(), "straße", "other", "", time.Time{}),
-		"Straße ": s.Update(t.Context(), &app.App{ID: "Straße ", Key: "Key-x", Secret: "other"}),
+		"straße":  s.SetSecrets(t.Context(), nil, &app.App{ID: "straße", Secret: "other"}),
+		"Straße ": s.Update(t.Context(), nil, &app.App{ID: "Straße ", Key: "Key-x", Secret: "other"}),
 	} {
 		wantErr(t, "change of "+id, err, app.ErrNotFound)
 	}
@@ -175,9 +178,9 @@ func testInvalid(t *testing.T, s app.Backend, _ func() app.Backend) {
 		} {
 			wantErr(t, "create with bad "+what, s.Create(t.Context(), a), app.ErrInvalid)
 			wantErr(t, "upsert with bad "+what, s.Upsert(t.Context(), a), app.ErrInvalid)
-			wantErr(t, "update with bad "+what, s.Update(t.Context(), a), app.ErrInvalid)
+			wantErr(t, "update with bad "+what, s.Update(t.Context(), nil, a), app.ErrInvalid)
 		}
-		wantErr(t, "set secret "+fmt.Sprintf("%.10q", name), s.SetSecrets(t.Context(), "i", app.Secret(name), "", time.Time{}), app.ErrInvalid)
+		wantErr(t, "set secret "+fmt.Sprintf("%.10q", name), s.SetSecrets(t.Context(), nil, &app.App{ID: "i", Secret: app.Secret(name)}), app.ErrInvalid)
 		wantErr(t, "delete", s.Delete(t.Context(), name), app.ErrNotFound)
 	}
 	if there, err := s.Any(t.Context()); there || err != nil {
@@ -194,7 +197,7 @@ func testNames(t *testing.T, s app.Backend, _ func() app.Backend) {
 		must(t, s.Create(t.Context(), a))
 		Check(t, s, a)
 		a.MaxConnections = 5
-		must(t, s.Update(t.Context(), a))
+		must(t, s.Update(t.Context(), nil, a))
 		Check(t, s, a)
 		must(t, s.Delete(t.Context(), a.ID))
 		CheckUnknown(t, s, a.ID, a.Key)
@@ -207,7 +210,7 @@ func testUnique(t *testing.T, s app.Backend, _ func() app.Backend) {
 	must(t, s.Create(t.Context(), b))
 	wantErr(t, "same id", s.Create(t.Context(), &app.App{ID: "a", Key: "new", Secret: "s"}), app.ErrExists)
 	wantErr(t, "same key", s.Create(t.Context(), &app.App{ID: "new", Key: "a-key", Secret: "s"}), app.ErrExists)
-	wantErr(t, "update to another's key", s.Update(t.Context(), &app.App{ID: "b", Key: "a-key", Secret: "s"}), app.ErrExists)
+	wantErr(t, "update to another's key", s.Update(t.Context(), nil, &app.App{ID: "b", Key: "a-key", Secret: "s"}), app.ErrExists)
 	wantErr(t, "upsert to another's key", s.Upsert(t.Context(), &app.App{ID: "b", Key: "a-key", Secret: "s"}), app.ErrExists)
 	wantErr(t, "upsert of a new one with another's key", s.Upsert(t.Context(), &app.App{ID: "c", Key: "a-key", Secret: "s"}), app.ErrExists)
 	Check(t, s, a)
@@ -224,7 +227,7 @@ func testUpdate(t *testing.T, s app.Backend, _ func() app.Backend) {
 		{ID: "a", Key: "rotated", Secret: "s2", MaxConnections: 3}, // the same again is no unknown app
 		Full("a"),
 	} {
-		must(t, s.Update(t.Context(), next))
+		must(t, s.Update(t.Context(), nil, next))
 		Check(t, s, next)
 	}
 	if _, err := s.ByKey(t.Context(), "rotated"); !errors.Is(err, app.ErrNotFound) {
@@ -284,16 +287,143 @@ func testSetSecrets(t *testing.T, s app.Backend, _ func() app.Backend) {
 	must(t, s.Create(t.Context(), a))
 	must(t, s.Create(t.Context(), Plain("b")))
 	a.Secret, a.PreviousSecret = "newer", a.Secret
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret, time.Time{}))
+	must(t, s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: a.Secret, PreviousSecret: a.PreviousSecret}))
 	Check(t, s, a)
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret, time.Time{})) // the same again is no unknown app
+	must(t, s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: a.Secret, PreviousSecret: a.PreviousSecret})) // the same again is no unknown app
 	a.PreviousUntil = time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, a.PreviousSecret, a.PreviousUntil))
+	must(t, s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: a.Secret, PreviousSecret: a.PreviousSecret, PreviousUntil: a.PreviousUntil}))
 	Check(t, s, a)
 	a.PreviousSecret, a.PreviousUntil = "", time.Time{}
-	must(t, s.SetSecrets(t.Context(), "a", a.Secret, "", time.Time{}))
+	must(t, s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: a.Secret}))
 	Check(t, s, a)
 	Check(t, s, Plain("b"))
+}
+
+func testGuards(t *testing.T, s app.Backend, open func() app.Backend) {
+	must(t, s.Create(t.Context(), Full("a")))
+	must(t, s.Create(t.Context(), Plain("b")))
+	read := func(id string) *app.App {
+		t.Helper()
+		a, err := s.ByID(t.Context(), id)
+		must(t, err)
+		return a
+	}
+	with := func(a *app.App, change func(*app.App)) *app.App {
+		next := *a
+		change(&next)
+		return &next
+	}
+	// Each field counts, also one that is not set any more, and the order of a list.
+	was := read("a")
+	for what, change := range map[string]func(*app.App){
+		"key":         func(a *app.App) { a.Key = "other-key" },
+		"secret":      func(a *app.App) { a.Secret = "rotated" },
+		"flag":        func(a *app.App) { a.Enabled = false },
+		"number":      func(a *app.App) { a.MaxConnections++ },
+		"limit unset": func(a *app.App) { a.MaxEventBatchSize = nil },
+		"limit":       func(a *app.App) { a.MaxEventNameLength = ptr(uint32(77)) },
+		"feature":     func(a *app.App) { a.RequireTLS = nil },
+		"webhooks":    func(a *app.App) { a.Webhooks = a.Webhooks[:1] },
+		"origins":     func(a *app.App) { a.AllowedOrigins = []string{"*.exämple.org", "https://example.com"} },
+		"no origins":  func(a *app.App) { a.AllowedOrigins = nil },
+	} {
+		others := with(was, change)
+		must(t, open().Update(t.Context(), was, others))
+		wantErr(t, "update after "+what, s.Update(t.Context(), was, with(was, func(a *app.App) { a.MaxConnections = 9 })), app.ErrChanged)
+		Check(t, s, others)
+		must(t, s.Update(t.Context(), others, was)) // what was read anew can be changed
+		Check(t, s, was)
+	}
+	// Secrets and the rest do not stand in each other's way, but an update has both.
+	must(t, open().Update(t.Context(), was, with(was, func(a *app.App) { a.MaxConnections = 5 })))
+	rotated := with(was, func(a *app.App) { a.Secret, a.PreviousSecret, a.PreviousUntil = "new", a.Secret, time.Time{} })
+	must(t, s.SetSecrets(t.Context(), was, rotated))
+	rotated.MaxConnections = 5
+	Check(t, s, rotated)
+	wantErr(t, "a second rotation", open().SetSecrets(t.Context(), was, with(was, func(a *app.App) { a.Secret = "newer" })), app.ErrChanged)
+	wantErr(t, "the end of an earlier one", open().SetSecrets(t.Context(), was, with(was, func(a *app.App) { a.PreviousSecret = "" })), app.ErrChanged)
+	wantErr(t, "an update from before", open().Update(t.Context(), was, with(was, func(a *app.App) { a.MaxConnections = 6 })), app.ErrChanged)
+	Check(t, s, rotated)
+	// Deleted, and made anew.
+	b := read("b")
+	must(t, open().Delete(t.Context(), "b"))
+	wantErr(t, "update of a deleted app", s.Update(t.Context(), b, with(b, func(a *app.App) { a.MaxConnections = 6 })), app.ErrNotFound)
+	wantErr(t, "rotation of a deleted app", s.SetSecrets(t.Context(), b, with(b, func(a *app.App) { a.Secret = "new" })), app.ErrNotFound)
+	CheckUnknown(t, s, "b", "b-key")
+	must(t, open().Create(t.Context(), Full("b")))
+	wantErr(t, "update of another app of that id", s.Update(t.Context(), b, with(b, func(a *app.App) { a.MaxConnections = 6 })), app.ErrChanged)
+	wantErr(t, "rotation of another app of that id", s.SetSecrets(t.Context(), b, with(b, func(a *app.App) { a.Secret = "new" })), app.ErrChanged)
+	Check(t, s, Full("b"))
+	// Another app's key, and names that no app has.
+	a := read("a")
+	wantErr(t, "update to another's key", s.Update(t.Context(), a, with(a, func(a *app.App) { a.Key = "b-key" })), app.ErrExists)
+	wantErr(t, "update of nobody", s.Update(t.Context(), Plain("nobody"), Plain("nobody")), app.ErrNotFound)
+	wantErr(t, "rotation of nobody", s.SetSecrets(t.Context(), Plain("nobody"), Plain("nobody")), app.ErrNotFound)
+	Check(t, s, a)
+}
+
+func testRotateRace(t *testing.T, s app.Backend, open func() app.Backend) {
+	for round := range 5 {
+		was := Plain(fmt.Sprintf("app-%d", round))
+		must(t, s.Create(t.Context(), was))
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var done []*app.App
+		for w := range 8 {
+			other := open()
+			wg.Go(func() {
+				next := *was
+				next.Secret, next.PreviousSecret = app.Secret(fmt.Sprintf("new-%d", w)), was.Secret
+				switch err := other.SetSecrets(t.Context(), was, &next); {
+				case err == nil:
+					mu.Lock()
+					defer mu.Unlock()
+					done = append(done, &next)
+				case !errors.Is(err, app.ErrChanged):
+					t.Errorf("rotation: err = %v, want none or %v", err, app.ErrChanged)
+				}
+			})
+		}
+		wg.Wait()
+		if len(done) != 1 {
+			t.Fatalf("%d of 8 rotations at once were told that they happened, want 1", len(done))
+		}
+		Check(t, s, done[0])
+	}
+}
+
+func testUpdateRace(t *testing.T, s app.Backend, open func() app.Backend) {
+	const callers, each = 6, 4
+	must(t, s.Create(t.Context(), Full("a")))
+	first, err := s.ByID(t.Context(), "a")
+	must(t, err)
+	var wg sync.WaitGroup
+	for range callers {
+		other := open()
+		wg.Go(func() {
+			for range each {
+				for err := app.ErrChanged; err != nil; {
+					var was *app.App
+					if was, err = other.ByID(t.Context(), "a"); err != nil {
+						t.Errorf("by id: %v", err)
+						return
+					}
+					next := *was
+					next.MaxConnections++
+					if err = other.Update(t.Context(), was, &next); err != nil && !errors.Is(err, app.ErrChanged) {
+						t.Errorf("update: err = %v, want none or %v", err, app.ErrChanged)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	last, err := s.ByID(t.Context(), "a")
+	must(t, err)
+	if got := last.MaxConnections - first.MaxConnections; got != callers*each {
+		t.Errorf("%d updates by one left a sum of %d", callers*each, got)
+	}
 }
 
 func list(t *testing.T, s app.Editor) map[string]int {
@@ -404,7 +534,7 @@ func testConcurrent(t *testing.T, s app.Backend, _ func() app.Backend) {
 					t.Errorf("unknown id: %v", err)
 				}
 				if w == 0 {
-					if err := s.Update(t.Context(), Plain(name)); err != nil {
+					if err := s.Update(t.Context(), nil, Plain(name)); err != nil {
 						t.Errorf("update: %v", err)
 					}
 				}

@@ -159,7 +159,7 @@ func WantDown(t *testing.T, s app.Backend) {
 		"ping":   s.Ping,
 		"any":    func(ctx context.Context) error { _, err := s.Any(ctx); return err },
 		"list":   func(ctx context.Context) error { return s.List(ctx, func(*app.App) bool { return true }) },
-		"update": func(ctx context.Context) error { return s.Update(ctx, Plain("nobody")) },
+		"update": func(ctx context.Context) error { return s.Update(ctx, nil, Plain("nobody")) },
 	} {
 		wg.Go(func() {
 			start := time.Now()
@@ -182,7 +182,7 @@ func Recovers(t *testing.T, s app.Backend) {
 		return err == nil
 	})
 	must(t, s.Ping(t.Context()))
-	must(t, s.Update(t.Context(), Plain("app-1")))
+	must(t, s.Update(t.Context(), nil, Plain("app-1")))
 	for i := range 20 {
 		Check(t, s, Plain(fmt.Sprintf("app-%d", i)))
 	}
@@ -194,7 +194,7 @@ func cancelled(t *testing.T, s app.Backend) {
 	for what, call := range map[string]func() error{
 		"by id":  func() error { _, err := s.ByID(ctx, "nobody"); return err },
 		"by key": func() error { _, err := s.ByKey(ctx, "nobody"); return err },
-		"update": func() error { return s.Update(ctx, Plain("nobody")) },
+		"update": func() error { return s.Update(ctx, nil, Plain("nobody")) },
 		"delete": func() error { return s.Delete(ctx, "nobody") },
 	} {
 		start := time.Now()

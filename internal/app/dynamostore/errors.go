@@ -16,7 +16,7 @@ func (s *Store) wrap(what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, app.ErrNotFound), errors.Is(err, app.ErrExists), errors.Is(err, app.ErrInvalid):
+	case errors.Is(err, app.ErrNotFound), errors.Is(err, app.ErrExists), errors.Is(err, app.ErrInvalid), errors.Is(err, app.ErrChanged):
 		return err
 	}
 	answer, answered := errors.AsType[smithy.APIError](err)

@@ -392,9 +392,9 @@ func TestAttributesOfOthersAreKept(t *testing.T) {
 	policy := &types.AttributeValueMemberM{Value: item{"limits": list(number("1"))}}
 	s.putRaw(t, item{"id": text("a"), "key": text("a-key"), "secret": text("s"), "policy": policy, "require_tls": yes})
 	for what, change := range map[string]func() error{
-		"update":      func() error { return s.Update(t.Context(), apptest.Plain("a")) },
+		"update":      func() error { return s.Update(t.Context(), nil, apptest.Plain("a")) },
 		"upsert":      func() error { return s.Upsert(t.Context(), apptest.Plain("a")) },
-		"set secrets": func() error { return s.SetSecrets(t.Context(), "a", "a-secret", "", apptest.Plain("a").PreviousUntil) },
+		"set secrets": func() error { return s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "a-secret"}) },
 	} {
 		if err := change(); err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -464,9 +464,9 @@ func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
 	s = newStore(t, s.opts)
 	apptest.Check(t, s, apptest.Full("a"))
 	for what, err := range map[string]error{
-		"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), apptest.Plain("a")),
+		"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), nil, apptest.Plain("a")),
 		"upsert": s.Upsert(t.Context(), apptest.Plain("a")), "delete": s.Delete(t.Context(), "a"),
-		"set secrets": s.SetSecrets(t.Context(), "a", "geheim", "", apptest.Plain("a").PreviousUntil),
+		"set secrets": s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "geheim"}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "not authorized") || errors.Is(err, app.ErrUnavailable) || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: err = %v, want that it is denied", what, err)
@@ -494,8 +494,8 @@ func TestTooManyRequestsAreTriedAgainAndNeverAnUnknownApp(t *testing.T) {
 		"any":         func() error { _, err := s.Any(t.Context()); return err },
 		"list":        func() error { return s.List(t.Context(), func(*app.App) bool { return true }) },
 		"upsert":      func() error { return s.Upsert(t.Context(), apptest.Plain("a")) },
-		"update":      func() error { return s.Update(t.Context(), apptest.Plain("a")) },
-		"set secrets": func() error { return s.SetSecrets(t.Context(), "a", "a-secret", "", apptest.Plain("a").PreviousUntil) },
+		"update":      func() error { return s.Update(t.Context(), nil, apptest.Plain("a")) },
+		"set secrets": func() error { return s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "a-secret"}) },
 	}
 	for what, call := range calls {
 		refuse.Store(1)
@@ -641,7 +641,7 @@ func TestCredentialsAppearNowhere(t *testing.T) {
 	})
 	a.AllowedOrigins = nil
 	tell("create", s.Create(t.Context(), a))
-	tell("set secrets", s.SetSecrets(t.Context(), "a", "geheim-a", "geheim-b", a.PreviousUntil))
+	tell("set secrets", s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "geheim-a", PreviousSecret: "geheim-b", PreviousUntil: a.PreviousUntil}))
 	r.answers(func(action string) (int, string) {
 		return refusal("UnrecognizedClientException", "The security token included in the request is invalid.")
 	})

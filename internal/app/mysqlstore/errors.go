@@ -56,7 +56,7 @@ var telling = map[uint16]bool{
 // value of a field becomes part of it.
 func (s *Store) wrap(what string, err error) error {
 	switch {
-	case errors.Is(err, app.ErrNotFound), errors.Is(err, app.ErrInvalid), errors.Is(err, app.ErrExists):
+	case errors.Is(err, app.ErrNotFound), errors.Is(err, app.ErrInvalid), errors.Is(err, app.ErrExists), errors.Is(err, app.ErrChanged):
 		return err
 	case errors.Is(err, sql.ErrNoRows):
 		return app.ErrNotFound

@@ -205,7 +205,7 @@ func (s *Store) find(ctx context.Context, column, name string) (*app.App, error)
 	var a *app.App
 	err := s.again(ctx, func() error {
 		var err error
-		a, err = s.findOnce(ctx, s.schema.Load(), column, name)
+		a, err = s.findOnce(ctx, s.db, column, name)
 		return err
 	})
 	if err != nil {
@@ -231,10 +231,16 @@ func (s *Store) again(ctx context.Context, read func() error) error {
 	return read()
 }
 
+// A querier is the pool, or one transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // findOnce compares the bytes of what the server found: to many collations
 // Key, key and "key " are the same.
-func (s *Store) findOnce(ctx context.Context, sch *schema, column, name string) (*app.App, error) {
-	rows, err := s.db.QueryContext(ctx, sch.selects+" WHERE a."+quote(column)+" = "+sch.param(column), name)
+func (s *Store) findOnce(ctx context.Context, db querier, column, name string) (*app.App, error) {
+	sch := s.schema.Load()
+	rows, err := db.QueryContext(ctx, sch.selects+" WHERE a."+quote(column)+" = "+sch.param(column), name)
 	if err != nil {
 		return nil, err
 	}

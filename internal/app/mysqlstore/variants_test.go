@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -100,8 +99,8 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 		for _, change := range []func() error{
 			func() error { return s.Create(t.Context(), plain) },
 			func() error { return s.Upsert(t.Context(), plain) },
-			func() error { return s.Update(t.Context(), plain) },
-			func() error { return s.SetSecrets(t.Context(), "mine", plain.Secret, "", time.Time{}) },
+			func() error { return s.Update(t.Context(), nil, plain) },
+			func() error { return s.SetSecrets(t.Context(), nil, &app.App{ID: "mine", Secret: plain.Secret}) },
 		} {
 			if err := change(); err != nil {
 				t.Fatal(err)
@@ -116,7 +115,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "ALTER TABLE `applications` ADD COLUMN `allowed_origins` JSON NULL") {
 			t.Errorf("an app with origins: err = %v, want the statement that is missing", err)
 		}
-		err = s.SetSecrets(t.Context(), "mine", "geheim-neu", "geheim-alt", time.Time{})
+		err = s.SetSecrets(t.Context(), nil, &app.App{ID: "mine", Secret: "geheim-neu", PreviousSecret: "geheim-alt"})
 		if err == nil || !strings.Contains(err.Error(), "ALTER TABLE `applications` ADD COLUMN `previous_secret` VARCHAR(255) NULL") || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("a second secret: err = %v, want the statement that is missing", err)
 		}
@@ -140,7 +139,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 		d.exec(t, "UPDATE applications SET previous_secret = 'older', allowed_origins = '[\"https://a\"]', require_tls = 1 WHERE id = 'mine'")
 		plain.PreviousSecret, plain.AllowedOrigins, plain.RequireTLS = "older", []string{"https://a"}, &yes
 		apptest.Check(t, s, plain)
-		if err := s.SetSecrets(t.Context(), "mine", "s2", "s1", time.Time{}); err != nil {
+		if err := s.SetSecrets(t.Context(), nil, &app.App{ID: "mine", Secret: "s2", PreviousSecret: "s1"}); err != nil {
 			t.Fatal(err)
 		}
 		plain.Secret, plain.PreviousSecret = "s2", "s1"
@@ -309,7 +308,7 @@ func TestCharacterSetsOfOtherTables(t *testing.T) {
 			}
 			for _, name := range []string{"app", "APP", "App ", "Äpp", "日本", "😀", "App\u200b", "?"} {
 				apptest.CheckUnknown(t, s, name, name+"-key")
-				if err := s.SetSecrets(t.Context(), name, "x", "", time.Time{}); !errors.Is(err, app.ErrNotFound) {
+				if err := s.SetSecrets(t.Context(), nil, &app.App{ID: name, Secret: "x"}); !errors.Is(err, app.ErrNotFound) {
 					t.Errorf("%s: secrets of %q: %v", charset, name, err)
 				}
 				if err := s.Delete(t.Context(), name); !errors.Is(err, app.ErrNotFound) {
@@ -319,7 +318,7 @@ func TestCharacterSetsOfOtherTables(t *testing.T) {
 					t.Errorf("%s: key %q: %v", charset, name, err)
 				}
 			}
-			if err := s.Update(t.Context(), a); err != nil {
+			if err := s.Update(t.Context(), nil, a); err != nil {
 				t.Errorf("%s: %v", charset, err)
 			}
 			var policy string
@@ -430,9 +429,9 @@ func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
 		s := newStore(t, d.user(t, "SELECT"))
 		apptest.Check(t, s, apptest.Full("a"))
 		for what, err := range map[string]error{
-			"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), apptest.Plain("a")),
+			"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), nil, apptest.Plain("a")),
 			"upsert": s.Upsert(t.Context(), apptest.Plain("a")), "delete": s.Delete(t.Context(), "a"),
-			"set secrets": s.SetSecrets(t.Context(), "a", "geheim", "", time.Time{}),
+			"set secrets": s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "geheim"}),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "denied") || errors.Is(err, app.ErrUnavailable) || strings.Contains(err.Error(), "geheim") {
 				t.Errorf("%s: err = %v, want that it is denied", what, err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"sockudo/internal/app"
 	"sockudo/internal/backoff"
 )
@@ -36,23 +38,24 @@ func (s *Store) Create(ctx context.Context, a *app.App) error {
 	if err := s.mayInsert(ctx); err != nil {
 		return err
 	}
-	return s.write(ctx, "create", a, false, func(sch *schema, columns []app.Column) *statement {
+	return s.write(ctx, change{what: "create", id: a.ID}, a, func(sch *schema, columns []app.Column) *statement {
 		return s.insert(sch, columns, a)
 	})
 }
 
 // Update replaces all fields of an app; see app.Editor.
-func (s *Store) Update(ctx context.Context, a *app.App) error {
-	return s.write(ctx, "update", a, true, func(sch *schema, columns []app.Column) *statement {
+func (s *Store) Update(ctx context.Context, was, next *app.App) error {
+	c := change{what: "update", id: next.ID, mustMatch: true, still: app.Still(was, app.Same)}
+	return s.write(ctx, c, next, func(sch *schema, columns []app.Column) *statement {
 		st := &statement{}
 		var sets []string
 		for i := range columns {
 			if c := &columns[i]; c.Name != "id" {
-				sets = append(sets, quote(c.Name)+" = "+st.arg(sch, c, a))
+				sets = append(sets, quote(c.Name)+" = "+st.arg(sch, c, next))
 			}
 		}
 		st.query = "UPDATE " + s.table.quoted + " SET " + strings.Join(append(sets, sch.touch()...), ", ")
-		st.where(sch, a.ID)
+		st.where(sch, next.ID)
 		return st
 	})
 }
@@ -70,7 +73,7 @@ func (s *Store) Upsert(ctx context.Context, a *app.App) error {
 	if err := s.mayInsert(ctx); err != nil {
 		return err
 	}
-	err := s.write(ctx, "upsert", a, true, func(sch *schema, columns []app.Column) *statement {
+	err := s.write(ctx, change{what: "upsert", id: a.ID, mustMatch: true}, a, func(sch *schema, columns []app.Column) *statement {
 		st := s.insert(sch, columns, a)
 		var sets []string
 		for _, c := range columns {
@@ -104,7 +107,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	if !app.ValidName(id) {
 		return app.ErrNotFound
 	}
-	return s.exec(ctx, "delete", true, func(context.Context) (*statement, error) {
+	return s.exec(ctx, change{what: "delete", id: id, mustMatch: true}, func(context.Context) (*statement, error) {
 		st := &statement{query: "DELETE FROM " + s.table.quoted}
 		st.where(s.schema.Load(), id)
 		return st, nil
@@ -112,15 +115,16 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 }
 
 // SetSecrets replaces the secrets of an app and nothing else; see app.Editor.
-func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.Secret, until time.Time) error {
-	if err := app.ValidateSecrets(secret, previous); err != nil {
+func (s *Store) SetSecrets(ctx context.Context, was, next *app.App) error {
+	if err := app.ValidateSecrets(next.Secret, next.PreviousSecret); err != nil {
 		return err
 	}
-	if !app.ValidName(id) {
+	if !app.ValidName(next.ID) {
 		return app.ErrNotFound
 	}
-	a := &app.App{Secret: secret, PreviousSecret: previous, PreviousUntil: until}
-	return s.exec(ctx, "set secrets", true, func(ctx context.Context) (*statement, error) {
+	c := change{what: "set secrets", id: next.ID, mustMatch: true, still: app.Still(was, app.SameSecrets)}
+	a := &app.App{Secret: next.Secret, PreviousSecret: next.PreviousSecret, PreviousUntil: next.PreviousUntil}
+	return s.exec(ctx, c, func(ctx context.Context) (*statement, error) {
 		columns, err := s.columnsFor(ctx, a)
 		if err != nil {
 			return nil, err
@@ -133,16 +137,24 @@ func (s *Store) SetSecrets(ctx context.Context, id string, secret, previous app.
 			}
 		}
 		st.query = "UPDATE " + s.table.quoted + " SET " + strings.Join(append(sets, sch.touch()...), ", ")
-		st.where(sch, id)
+		st.where(sch, next.ID)
 		return st, nil
 	})
 }
 
-func (s *Store) write(ctx context.Context, what string, a *app.App, mustMatch bool, build func(*schema, []app.Column) *statement) error {
+// A change is what one statement does.
+type change struct {
+	what      string
+	id        string              // of the app
+	mustMatch bool                // that nothing was changed means that there is no such app
+	still     func(*app.App) bool // what must hold for the app as it is; nil: nothing
+}
+
+func (s *Store) write(ctx context.Context, c change, a *app.App, build func(*schema, []app.Column) *statement) error {
 	if err := app.Validate(a); err != nil {
 		return err
 	}
-	return s.exec(ctx, what, mustMatch, func(ctx context.Context) (*statement, error) {
+	return s.exec(ctx, c, func(ctx context.Context) (*statement, error) {
 		columns, err := s.columnsFor(ctx, a)
 		if err != nil {
 			return nil, err
@@ -155,32 +167,58 @@ const deadlockRetries = 20
 
 // exec runs a statement that build makes. Statements that got in each other's
 // way, as when many nodes start, are tried again.
-func (s *Store) exec(ctx context.Context, what string, mustMatch bool, build func(context.Context) (*statement, error)) error {
+func (s *Store) exec(ctx context.Context, c change, build func(context.Context) (*statement, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
 	st, err := build(ctx)
 	if err != nil {
-		return s.wrap(what, err)
+		return s.wrap(c.what, err)
 	}
 	pauses := backoff.Policy{First: 2 * time.Millisecond, Max: 100 * time.Millisecond, Jitter: 0.9}
 	var matched int64
 	tries := 0
 	err = backoff.Retry(ctx, pauses, func(ctx context.Context) error {
 		tries++
-		tag, err := s.pool.Exec(ctx, st.query, st.args...)
-		matched = tag.RowsAffected()
-		if c := code(err); tries < deadlockRetries && (c == deadlock || c == serialization) {
+		matched, err = s.execOnce(ctx, c, st)
+		if n := code(err); tries < deadlockRetries && (n == deadlock || n == serialization) {
 			return err
 		}
 		return backoff.Permanent(err)
 	}, nil)
 	switch {
 	case err != nil:
-		return s.wrap(what, err)
-	case mustMatch && matched == 0:
+		return s.wrap(c.what, err)
+	case c.mustMatch && matched == 0:
 		return app.ErrNotFound
 	}
 	return nil
+}
+
+func (s *Store) execOnce(ctx context.Context, c change, st *statement) (matched int64, err error) {
+	if c.still == nil {
+		tag, err := s.pool.Exec(ctx, st.query, st.args...)
+		return tag.RowsAffected(), err
+	}
+	// The row is locked by one statement and looked at by the next, so that what
+	// was committed while this waited is seen, in all columns.
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		lock := &statement{query: "SELECT FROM " + s.table.quoted}
+		lock.where(s.schema.Load(), c.id)
+		if _, err := tx.Exec(ctx, lock.query+" FOR UPDATE", lock.args...); err != nil {
+			return err
+		}
+		now, err := s.findOnce(ctx, tx, "id", c.id)
+		switch {
+		case err != nil:
+			return err
+		case !c.still(now):
+			return app.ErrChanged
+		}
+		tag, err := tx.Exec(ctx, st.query, st.args...)
+		matched = tag.RowsAffected()
+		return err
+	})
+	return matched, err
 }
 
 // columnsFor returns the columns that the table has, after it has added those

@@ -59,7 +59,7 @@ func transient(code string) bool {
 // value of a field becomes part of it.
 func (s *Store) wrap(what string, err error) error {
 	switch {
-	case errors.Is(err, app.ErrNotFound), errors.Is(err, app.ErrInvalid), errors.Is(err, app.ErrExists):
+	case errors.Is(err, app.ErrNotFound), errors.Is(err, app.ErrInvalid), errors.Is(err, app.ErrExists), errors.Is(err, app.ErrChanged):
 		return err
 	}
 	c := code(err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"sockudo/internal/app"
 	"sockudo/internal/app/apptest"
@@ -49,7 +48,7 @@ func TestAMillionApps(t *testing.T) {
 	if err := s.List(t.Context(), func(*app.App) bool { listed++; return listed < 2000 }); err != nil || listed != 2000 {
 		t.Errorf("listed %d, %v", listed, err)
 	}
-	if err := s.SetSecrets(t.Context(), "app-77", "s", "", time.Time{}); err != nil {
+	if err := s.SetSecrets(t.Context(), nil, &app.App{ID: "app-77", Secret: "s"}); err != nil {
 		t.Error(err)
 	}
 	if err := s.Upsert(t.Context(), apptest.Plain("app-500000")); err != nil {

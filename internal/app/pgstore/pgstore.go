@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sockudo/internal/app"
@@ -177,7 +178,7 @@ func (s *Store) find(ctx context.Context, column, name string) (*app.App, error)
 	var a *app.App
 	err := s.again(ctx, func() error {
 		var err error
-		a, err = s.findOnce(ctx, s.schema.Load(), column, name)
+		a, err = s.findOnce(ctx, s.pool, column, name)
 		return err
 	})
 	switch {
@@ -206,10 +207,16 @@ func (s *Store) again(ctx context.Context, read func() error) error {
 	return read()
 }
 
+// A querier is the pool, or one transaction.
+type querier interface {
+	Query(ctx context.Context, query string, args ...any) (pgx.Rows, error)
+}
+
 // findOnce compares the bytes of what the server found: the column may be of a
 // type, or have a collation, to which Key and key are the same.
-func (s *Store) findOnce(ctx context.Context, sch *schema, column, name string) (*app.App, error) {
-	rows, err := s.pool.Query(ctx, sch.selects+" WHERE a."+quote(column)+" = "+sch.param(column, 1), name)
+func (s *Store) findOnce(ctx context.Context, db querier, column, name string) (*app.App, error) {
+	sch := s.schema.Load()
+	rows, err := db.Query(ctx, sch.selects+" WHERE a."+quote(column)+" = "+sch.param(column, 1), name)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -100,8 +99,8 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 	for _, change := range []func() error{
 		func() error { return s.Create(t.Context(), plain) },
 		func() error { return s.Upsert(t.Context(), plain) },
-		func() error { return s.Update(t.Context(), plain) },
-		func() error { return s.SetSecrets(t.Context(), "mine", plain.Secret, "", time.Time{}) },
+		func() error { return s.Update(t.Context(), nil, plain) },
+		func() error { return s.SetSecrets(t.Context(), nil, &app.App{ID: "mine", Secret: plain.Secret}) },
 	} {
 		if err := change(); err != nil {
 			t.Fatal(err)
@@ -116,7 +115,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `ALTER TABLE "applications" ADD COLUMN "allowed_origins" JSONB`) {
 		t.Errorf("an app with origins: err = %v, want the statement that is missing", err)
 	}
-	err = s.SetSecrets(t.Context(), "mine", "geheim-neu", "geheim-alt", time.Time{})
+	err = s.SetSecrets(t.Context(), nil, &app.App{ID: "mine", Secret: "geheim-neu", PreviousSecret: "geheim-alt"})
 	if err == nil || !strings.Contains(err.Error(), `ALTER TABLE "applications" ADD COLUMN "previous_secret" VARCHAR(255)`) || strings.Contains(err.Error(), "geheim") {
 		t.Errorf("a second secret: err = %v, want the statement that is missing", err)
 	}
@@ -139,7 +138,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 	d.exec(t, `UPDATE applications SET previous_secret = 'older', allowed_origins = '["https://a"]', require_tls = true WHERE id = 'mine'`)
 	plain.PreviousSecret, plain.AllowedOrigins, plain.RequireTLS = "older", []string{"https://a"}, &yes
 	apptest.Check(t, s, plain)
-	if err := s.SetSecrets(t.Context(), "mine", "s2", "s1", time.Time{}); err != nil {
+	if err := s.SetSecrets(t.Context(), nil, &app.App{ID: "mine", Secret: "s2", PreviousSecret: "s1"}); err != nil {
 		t.Fatal(err)
 	}
 	plain.Secret, plain.PreviousSecret = "s2", "s1"
@@ -213,8 +212,8 @@ func TestAnUpdateSetsItsTime(t *testing.T) {
 	s := newStore(t, d.options(t))
 	a := apptest.Plain("a")
 	for what, change := range map[string]func() error{
-		"update": func() error { return s.Update(t.Context(), a) }, "upsert": func() error { return s.Upsert(t.Context(), a) },
-		"set secrets": func() error { return s.SetSecrets(t.Context(), "a", "s", "", time.Time{}) },
+		"update": func() error { return s.Update(t.Context(), nil, a) }, "upsert": func() error { return s.Upsert(t.Context(), a) },
+		"set secrets": func() error { return s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "s"}) },
 	} {
 		if err := s.Upsert(t.Context(), a); err != nil {
 			t.Fatal(err)
@@ -316,7 +315,7 @@ func TestColumnTypesOfOtherTables(t *testing.T) {
 		}
 		for _, other := range []string{"app", "APP", "App ", "Äpp", "😀", "?"} {
 			apptest.CheckUnknown(t, s, other, other+"-key")
-			if err := s.SetSecrets(t.Context(), other, "x", "", time.Time{}); !errors.Is(err, app.ErrNotFound) {
+			if err := s.SetSecrets(t.Context(), nil, &app.App{ID: other, Secret: "x"}); !errors.Is(err, app.ErrNotFound) {
 				t.Errorf("%s: secrets of %q: %v", name, other, err)
 			}
 			if err := s.Delete(t.Context(), other); !errors.Is(err, app.ErrNotFound) {
@@ -330,7 +329,7 @@ func TestColumnTypesOfOtherTables(t *testing.T) {
 			apptest.Check(t, s, a)
 		}
 		a.MaxConnections = 3
-		if err := s.Update(t.Context(), a); err != nil {
+		if err := s.Update(t.Context(), nil, a); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		apptest.Check(t, s, a)
@@ -465,9 +464,9 @@ func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
 	s := newStore(t, d.user(t, "SELECT"))
 	apptest.Check(t, s, apptest.Full("a"))
 	for what, err := range map[string]error{
-		"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), apptest.Plain("a")),
+		"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), nil, apptest.Plain("a")),
 		"upsert": s.Upsert(t.Context(), apptest.Plain("a")), "delete": s.Delete(t.Context(), "a"),
-		"set secrets": s.SetSecrets(t.Context(), "a", "geheim", "", time.Time{}),
+		"set secrets": s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "geheim"}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "denied") || errors.Is(err, app.ErrUnavailable) || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: err = %v, want that it is denied", what, err)
