@@ -87,6 +87,8 @@ type heartbeat struct {
 	digest  uint64
 	claim   uint64 // changes when the node begins to be responsible; 0: it is not
 	telling bool   // it is in charge
+	told    uint64 // how many messages with records it has sent
+	sent    bool   // no record waits to be sent
 	sizes   directory.Sizes
 }
 
@@ -94,6 +96,7 @@ const (
 	beatHello   = 0x01
 	beatRecount = 0x02
 	beatTelling = 0x04
+	beatSent    = 0x08
 )
 
 func (m *heartbeat) append(b []byte) []byte {
@@ -107,10 +110,14 @@ func (m *heartbeat) append(b []byte) []byte {
 	if m.telling {
 		flags |= beatTelling
 	}
+	if m.sent {
+		flags |= beatSent
+	}
 	b = append(b, flags)
 	b = binary.AppendUvarint(b, m.seq)
 	b = binary.BigEndian.AppendUint64(b, m.digest)
 	b = binary.AppendUvarint(b, m.claim)
+	b = binary.AppendUvarint(b, m.told)
 	for _, n := range []int{m.sizes.Channels, m.sizes.Members, m.sizes.Users, m.sizes.Sockets} {
 		b = binary.AppendUvarint(b, uint64(max(0, n)))
 	}
@@ -120,8 +127,8 @@ func (m *heartbeat) append(b []byte) []byte {
 func readHeartbeat(b []byte) (m heartbeat, ok bool) {
 	r := reader{b: b}
 	flags := r.byte()
-	m.hello, m.recount, m.telling = flags&beatHello != 0, flags&beatRecount != 0, flags&beatTelling != 0
-	m.seq, m.digest, m.claim = r.uvarint(), r.uint64(), r.uvarint()
+	m.hello, m.recount, m.telling, m.sent = flags&beatHello != 0, flags&beatRecount != 0, flags&beatTelling != 0, flags&beatSent != 0
+	m.seq, m.digest, m.claim, m.told = r.uvarint(), r.uint64(), r.uvarint(), r.uvarint()
 	m.sizes = directory.Sizes{Channels: r.count(math.MaxInt), Members: r.count(math.MaxInt), Users: r.count(math.MaxInt), Sockets: r.count(math.MaxInt)}
 	return m, r.end()
 }
@@ -185,4 +192,17 @@ func readPart(b []byte) (m part, ok bool) {
 	m = part{to: r.target(), id: r.uvarint(), seq: r.uvarint(), digest: r.uint64(), index: r.count(maxParts), total: r.count(maxParts)}
 	m.entries = r.b
 	return m, !r.bad && (m.index < m.total || m.total == 0 && m.index == 0 && len(m.entries) == 0)
+}
+
+// A goodbye is the last word of a process.
+type goodbye struct {
+	told uint64 // how many messages with records it has sent
+}
+
+func (m *goodbye) append(b []byte) []byte { return binary.AppendUvarint(b, m.told) }
+
+func readGoodbye(b []byte) (m goodbye, ok bool) {
+	r := reader{b: b}
+	m.told = r.uvarint()
+	return m, r.end()
 }

@@ -33,7 +33,7 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
-	var next, steps, facts atomic.Uint64
+	var next, steps, facts, mourned atomic.Uint64
 	var failed atomic.Int32
 	next.Store(*simFrom)
 	var wg sync.WaitGroup
@@ -47,6 +47,7 @@ func TestSimulation(t *testing.T) {
 				w := simulate(seed, *simLength, false)
 				steps.Add(uint64(w.steps))
 				facts.Add(uint64(w.facts))
+				mourned.Add(uint64(w.mourned))
 				if w.fault != nil {
 					failed.Add(1)
 					t.Errorf("seed %d (%s): %v\nreplay: go test ./internal/cluster -run TestSimulation -sim.seed %d -sim.length %v", seed, w.profile.name, w.fault, seed, *simLength)
@@ -55,5 +56,5 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d seeds, %d steps of nodes, %d facts", next.Load()-*simFrom, steps.Load(), facts.Load())
+	t.Logf("%d seeds, %d steps of nodes, %d facts, %d times subscribers were told of a death", *simSeeds, steps.Load(), facts.Load(), mourned.Load())
 }

@@ -26,15 +26,18 @@ import (
 // A new owner waits for a while after its claim, in which the old ones send their
 // records and nobody tells. Who was deaf for long claims anew.
 type charge struct {
-	wanted  bool // there is somebody to tell
+	wanted  bool   // there is somebody to tell
+	led     bool   // somebody else was known to claim, ever
+	told    uint64 // messages with records that were made
 	state   chargeState
-	claim   uint64    // of this node; 0: it never claimed
-	since   time.Time // of the state
-	mute    bool      // for as long as nothing is heard
-	deafEnd time.Time // of the last time that this was so for long
-	owners  []string  // sorted, those who claim
-	reigns  []reign   // the owners until now, the oldest first
-	clock   uint64    // never behind any stamp that was seen
+	claim   uint64           // of this node; 0: it never claimed
+	since   time.Time        // of the state
+	mute    bool             // for as long as nothing is heard
+	deafEnd time.Time        // of the last time that this was so for long
+	owners  []string         // sorted, those who claim
+	reigns  []reign          // the owners until now, the oldest first
+	vouches map[string]vouch // by node, the dead too for a while
+	clock   uint64           // never behind any stamp that was seen
 	records map[thing]record
 	open    map[thing]openThing
 	counts  map[thing]time.Time // when the subscriptions of a channel changed
@@ -50,8 +53,16 @@ type reign struct {
 	telling []string // those of them that are in charge
 }
 
-// unknown are the owners while this node could not hear who they are.
-var unknown = []string{"?"}
+// A vouch says from when until when all is known that a node told the world: its
+// records are here, every one. Its entries outlive the node.
+type vouch struct{ whole, until time.Time }
+
+var (
+	// unknown are the owners while this node could not hear who they are.
+	unknown = []string{"?"}
+	// before are those who were in charge when this node began.
+	before = []string{"<"}
+)
 
 type chargeState uint8
 
@@ -85,6 +96,9 @@ type openThing struct {
 	// doubt: it is again what was told last, as far as is known. But its owner may
 	// have told that it was not, and died.
 	doubt bool
+	// loaded: it came with a partition that was there before this node, while
+	// nobody was known who might have told it.
+	loaded bool
 }
 
 const (
@@ -94,6 +108,9 @@ const (
 	// remindAgain when it is reminded again.
 	remindAfter = 750 * time.Millisecond
 	remindAgain = 2 * time.Second
+	// certainAfter is after how long what happened has had its effect on the world,
+	// or never will.
+	certainAfter = time.Second
 	// recordsKept is how long records are remembered. It only has to be the same
 	// everywhere, so that a later one is never forgotten before an earlier one.
 	recordsKept = time.Minute
@@ -126,6 +143,10 @@ func (k *core) take(now time.Time, transitions []directory.Transition) {
 	for _, t := range transitions {
 		what := thing{t.App, t.Channel, t.User}
 		came, went := t.Before == 0, t.After == 0
+		if (came || went) && c.led && !k.joined {
+			k.doubt(now, what)
+			continue
+		}
 		if came {
 			k.settle(now, what, k.told(what, false), true, t.Info)
 		}
@@ -139,6 +160,22 @@ func (k *core) take(now time.Time, transitions []directory.Transition) {
 			k.settle(now, what, k.told(what, true), false, t.Info)
 		}
 	}
+}
+
+// doubt opens a thing that came or went, or seemed to, while this node did not
+// see everything: who is in charge knows what the world was told.
+func (k *core) doubt(now time.Time, what thing) {
+	c := &k.charge
+	o, ok := c.open[what]
+	if !ok && len(c.open) >= maxOpen {
+		return
+	}
+	if !ok {
+		o = openThing{stamp: c.records[what].stamp, since: now, again: now.Add(remindAfter)}
+	}
+	o.told, _ = k.see(what)
+	o.doubt, o.loaded = true, false
+	c.open[what] = o
 }
 
 // told returns what the world was told of a thing, as far as this node knows;
@@ -159,7 +196,7 @@ func (k *core) settle(now time.Time, what thing, told record, is bool, info stri
 	c := &k.charge
 	if told.is == is {
 		if o, ok := c.open[what]; ok {
-			if o.doubt = !k.tenure(what, o.since); o.doubt {
+			if o.doubt = !k.sure(now, what, o.since); o.doubt {
 				c.open[what] = o
 			} else {
 				delete(c.open, what)
@@ -240,22 +277,59 @@ func (k *core) see(what thing) (is bool, info string) {
 func (k *core) chargeWanted() {
 	k.charge = charge{
 		wanted: true, records: map[thing]record{}, open: map[thing]openThing{},
-		counts: map[thing]time.Time{}, unsent: map[thing]bool{},
+		counts: map[thing]time.Time{}, vouches: map[string]vouch{}, unsent: map[thing]bool{},
 	}
 }
 
-// chargeJoined forgets what was seen while the partitions of the others came
-// in: the world knew it before. If there is nobody who could have told, it stays
-// open.
+// chargeLoaded takes what came with the partition of a peer that was there
+// before this node. The world knew it before, if there was anybody to tell it;
+// if there was not, it stays open.
+func (k *core) chargeLoaded(now time.Time) {
+	c := &k.charge
+	if !c.wanted {
+		return
+	}
+	transitions := k.dir.Transitions()
+	for _, t := range transitions {
+		what := thing{t.App, t.Channel, t.User}
+		switch {
+		case t.Before > 0 || t.After == 0 || k.dir.Has(t.App, t.Channel, t.User):
+			k.take(now, []directory.Transition{t}) // not by the partition, or not by it alone
+		case !c.led && len(c.open) < maxOpen:
+			c.open[what] = openThing{since: now, again: now.Add(remindAfter), loaded: true}
+			if t.User == "" {
+				c.counts[what] = now
+			}
+		}
+	}
+}
+
+// chargeLed notes that there is somebody in charge. While this node joins, that
+// means that the world knew what was loaded, and may know what happened since.
+func (k *core) chargeLed() {
+	c := &k.charge
+	if c.led {
+		return
+	}
+	c.led = true
+	if !k.joined {
+		maps.DeleteFunc(c.open, func(_ thing, o openThing) bool { return o.loaded })
+		for what := range c.open {
+			k.doubt(k.last, what)
+		}
+		c.reigns = slices.Insert(c.reigns, 0, reign{time.Time{}, before, before})
+	}
+}
+
+// chargeJoined compares the records that came in while this node did not see
+// yet what they are about.
 func (k *core) chargeJoined(now time.Time) {
 	c := &k.charge
 	k.absorb(now)
 	c.since = now
-	for _, p := range k.peers {
-		if p.beat.claim > 0 {
-			clear(c.open)
-			clear(c.counts)
-			break
+	for what, o := range c.open {
+		if o.doubt {
+			k.doubt(now, what) // as it is, now that all is seen
 		}
 	}
 	for what, r := range c.records {
@@ -323,6 +397,7 @@ func (k *core) chargeTick(now time.Time) {
 	if !now.Before(c.pruneAt) {
 		c.pruneAt = now.Add(settle)
 		maps.DeleteFunc(c.records, func(_ thing, r record) bool { return now.Sub(r.at) > recordsKept })
+		maps.DeleteFunc(c.vouches, func(node string, v vouch) bool { return k.peers[node] == nil && now.Sub(v.until) > recordsKept })
 		for len(c.reigns) > 1 && now.Sub(c.reigns[1].since) > recordsKept {
 			c.reigns = c.reigns[1:]
 		}
@@ -365,18 +440,42 @@ func (k *core) reign(now time.Time) {
 	k.charge.reigns = append(k.charge.reigns, r)
 }
 
-// tenure reports whether nobody but this node can have told of a thing since a
-// moment.
-func (k *core) tenure(what thing, since time.Time) bool {
+// sure reports whether this node knows all that the world was told of a thing
+// from a moment on, as far as that can have been caused by what happened then.
+func (k *core) sure(now time.Time, what thing, since time.Time) bool {
+	end := now
 	for _, r := range slices.Backward(k.charge.reigns) {
-		if owner := directory.Owner(what.app, what.channel, r.owners); owner != k.self.node && slices.Contains(r.telling, owner) {
+		until := since.Add(certainAfter)
+		if end.Before(until) {
+			until = end
+		}
+		if !k.clear(what, &r, max2(r.since, since), until) {
 			return false
 		}
 		if !r.since.After(since) {
 			break
 		}
+		end = r.since
 	}
 	return true
+}
+
+// clear is sure for a part of one reign.
+func (k *core) clear(what thing, r *reign, from, until time.Time) bool {
+	knows := func(v vouch) bool { return !v.whole.After(from) && !v.until.Before(until) }
+	switch {
+	case slices.Equal(r.owners, unknown):
+		return false
+	case slices.Equal(r.owners, before):
+		for _, v := range k.charge.vouches {
+			if !knows(v) {
+				return false
+			}
+		}
+		return true
+	}
+	owner := directory.Owner(what.app, what.channel, r.owners)
+	return owner == k.self.node || !slices.Contains(r.telling, owner) || knows(k.charge.vouches[owner])
 }
 
 // takeOver tells what is open of the things that are this node's now, and the
@@ -404,7 +503,7 @@ func (k *core) takeOver(now, after time.Time, new func(thing) bool) {
 func (k *core) close(now time.Time, what thing) {
 	o := k.charge.open[what]
 	delete(k.charge.open, what)
-	if is, info := k.see(what); o.doubt || is != o.told {
+	if is, info := k.see(what); is != o.told || o.doubt && !k.sure(now, what, o.since) {
 		k.tell(now, what, is, info)
 	}
 }
@@ -413,7 +512,13 @@ func (k *core) close(now time.Time, what thing) {
 // then on its channels are told by it, once it has the records of the others.
 func (k *core) chargeBeat(now time.Time, p *peer) {
 	c := &k.charge
-	if !c.wanted || !p.held || p.beat.claim == 0 {
+	if !c.wanted || p.beat.claim == 0 {
+		return
+	}
+	if p.beat.telling {
+		k.chargeLed()
+	}
+	if !p.held {
 		return
 	}
 	k.absorb(now)
@@ -426,7 +531,29 @@ func (k *core) chargeBeat(now time.Time, p *peer) {
 	}
 	p.claim = p.beat.claim
 	k.reckon()
+	// Before it is in charge it has all that was told, and knows that it has.
 	c.sendAt = now
+	if c.state == inCharge && k.beatAt.After(now.Add(helloDelay)) {
+		k.beatAt = now.Add(helloDelay)
+	}
+}
+
+// counted notes how many messages with records a peer has sent until now.
+func (k *core) counted(now time.Time, p *peer, told uint64) {
+	switch _, known := k.charge.vouches[p.node]; {
+	case p.whole.IsZero() && !known && !k.joined:
+		p.told, p.whole = told, k.started // whatever it sent since would have come
+	case p.whole.IsZero() || told > p.told:
+		p.told, p.whole = told, now
+	}
+}
+
+// chargeVouch notes that a peer has said that it sent all its records, as many as
+// counted: if none is missing, it told nothing but what they say.
+func (k *core) chargeVouch(now time.Time, p *peer) {
+	if k.charge.wanted {
+		k.charge.vouches[p.node] = vouch{p.whole, now}
+	}
 }
 
 // chargeDrop inherits the channels of a node that is no more. It is off the list
@@ -461,6 +588,7 @@ func (k *core) doubtOwn(now time.Time) {
 // sender knows of that.
 type toldList struct {
 	to      target // of a reminder
+	number  uint64 // of records: how many such messages there were, with this one
 	stamps  []uint64
 	ages    []uint64 // of a reminder: for how many milliseconds it is open, twice; odd if in doubt
 	entries []directory.Entry
@@ -480,6 +608,7 @@ func (m *toldList) add(what thing, is bool, stamp uint64) {
 
 func (m *toldList) append(b []byte) []byte {
 	b = m.to.append(b)
+	b = binary.AppendUvarint(b, m.number)
 	b = binary.AppendUvarint(b, uint64(len(m.stamps)))
 	b = binary.AppendUvarint(b, uint64(len(m.ages)))
 	for _, s := range m.stamps {
@@ -494,6 +623,7 @@ func (m *toldList) append(b []byte) []byte {
 func readToldList(b []byte) (m toldList, ok bool) {
 	r := reader{b: b}
 	m.to = r.target()
+	m.number = r.uvarint()
 	n, ages := r.count(len(b)), r.count(len(b))
 	for range n {
 		m.stamps = append(m.stamps, r.uvarint())
@@ -533,15 +663,21 @@ func (k *core) drainRecords(now time.Time) *outgoing {
 	if len(m.entries) == 0 || len(k.peers) == 0 {
 		return nil
 	}
+	c.told++
+	m.number = c.told
 	return &outgoing{topic: toDirectory, kind: kindTold, body: m.append(nil)}
 }
 
 // hearTold takes the records of an owner.
-func (k *core) hearTold(now time.Time, m *toldList) {
+func (k *core) hearTold(now time.Time, p *peer, m *toldList) {
 	c := &k.charge
 	if !c.wanted {
 		return
 	}
+	if m.number == p.told+1 && !p.whole.IsZero() {
+		p.told = m.number
+	}
+	k.counted(now, p, m.number)
 	k.absorb(now)
 	for i := range m.entries {
 		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
@@ -566,19 +702,12 @@ func (k *core) learn(now time.Time, what thing, r record) {
 	}
 }
 
-// ownerAt returns who was the owner of a thing at a moment.
-func (k *core) ownerAt(what thing, at time.Time) string {
-	for _, r := range slices.Backward(k.charge.reigns) {
-		if !r.since.After(at) {
-			return directory.Owner(what.app, what.channel, r.owners)
-		}
-	}
-	return ""
-}
-
 // remindOwners tells the owners of things that are open for long what this node
 // knows of them.
 func (k *core) remindOwners(now time.Time) {
+	if len(k.charge.open) == 0 {
+		return
+	}
 	lists := map[string]*toldList{}
 	due := map[thing]int{}
 	for what, o := range k.charge.open {
@@ -588,13 +717,11 @@ func (k *core) remindOwners(now time.Time) {
 	}
 	for _, what := range slices.SortedFunc(maps.Keys(due), thing.compare) {
 		o := k.charge.open[what]
-		p := k.peers[k.owner(what.app, what.channel)]
-		if o.doubt && now.Sub(o.since) < 2*remindAgain {
-			// Who was the owner then knows best what it told.
-			if was := k.peers[k.ownerAt(what, o.since)]; was != nil {
-				p = was
-			}
+		if o.doubt && k.sure(now, what, o.since) {
+			delete(k.charge.open, what)
+			continue
 		}
+		p := k.peers[k.owner(what.app, what.channel)]
 		if p == nil {
 			continue
 		}
@@ -659,7 +786,7 @@ func (k *core) reminded(now time.Time, from target, m *toldList) {
 		if is == told.is && !doubt {
 			continue // the peer sees something else
 		}
-		if is == told.is && k.tenure(what, now.Add(-age)) {
+		if is == told.is && k.sure(now, what, now.Add(-age)) {
 			sure.add(what, is, m.stamps[i]) // nobody can have told that it was not
 			continue
 		}

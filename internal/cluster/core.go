@@ -120,8 +120,10 @@ type peer struct {
 	later    map[uint64]directory.Batch // not applied, or kept during a transfer, by first number
 	size     int                        // bytes of later
 
-	claim   uint64 // with which it counts as an owner of channels; 0: it does not
-	telling bool   // it is in charge of them
+	claim   uint64    // with which it counts as an owner of channels; 0: it does not
+	telling bool      // it is in charge of them
+	told    uint64    // messages with its records, as far as they came
+	whole   time.Time // since when none of them was missed; zero: unknown
 }
 
 func newCore(self target, t timing, dir *directory.Directory, log *slog.Logger, m *metrics.Metrics) *core {
@@ -324,12 +326,19 @@ func (k *core) dispatch(now time.Time, e *envelope) bool {
 		if !ok {
 			return false
 		}
-		if k.peer(now, from) != nil {
-			k.hearTold(now, &m)
+		if p := k.peer(now, from); p != nil {
+			k.hearTold(now, p, &m)
 		}
 	case kindGoodbye:
+		m, ok := readGoodbye(e.body)
+		if !ok {
+			return false
+		}
 		if p := k.peers[e.node]; p != nil && p.epoch == e.epoch {
 			k.log.Info("node has left", "node_id", p.node)
+			k.absorb(now)
+			k.counted(now, p, m.told)
+			k.chargeVouch(now, p)
 			k.drop(now, p)
 		}
 	case kindRequest:
@@ -546,6 +555,10 @@ func (k *core) hold(now time.Time, p *peer) {
 // heartbeat compares what a peer says of its partition with what is known.
 func (k *core) heartbeat(now time.Time, p *peer, b heartbeat) {
 	p.beat = b
+	k.counted(now, p, b.told)
+	if b.sent {
+		k.chargeVouch(now, p)
+	}
 	state, _ := k.dir.Peer(p.node)
 	digest := state.Digest
 	if b.recount && b.seq == state.Seq {
@@ -590,7 +603,13 @@ func (k *core) next(now time.Time) (*outgoing, time.Duration) {
 		}
 		return k.sending, 0
 	}
-	if k.gathered.IsZero() && k.dir.Pending() {
+	switch {
+	case !k.dir.Pending():
+	case k.hello:
+		// Those who forgot this node fetch what it has said: they would show who
+		// has left meanwhile.
+		k.gathered = now
+	case k.gathered.IsZero():
 		k.gathered = now.Add(gather)
 	}
 	if !k.gathered.IsZero() && !now.Before(k.gathered) {
@@ -631,7 +650,10 @@ func (k *core) drain() *outgoing {
 }
 
 func (k *core) beat(now time.Time) *outgoing {
-	m := heartbeat{hello: k.hello, recount: k.recount, seq: k.dir.Seq(), digest: k.dir.Digest(), claim: k.claimToTell(), telling: k.charge.state == inCharge, sizes: k.dir.Sizes()}
+	m := heartbeat{
+		hello: k.hello, recount: k.recount, seq: k.dir.Seq(), digest: k.dir.Digest(), sizes: k.dir.Sizes(),
+		claim: k.claimToTell(), telling: k.charge.state == inCharge, told: k.charge.told, sent: len(k.charge.unsent) == 0,
+	}
 	if k.recount {
 		m.digest = k.dir.Recount()
 	}
@@ -717,5 +739,6 @@ func (k *core) farewell(now time.Time) []outgoing {
 			out = append(out, *o)
 		}
 	}
-	return append(out, outgoing{topic: toDirectory, kind: kindGoodbye})
+	m := goodbye{told: k.charge.told}
+	return append(out, outgoing{topic: toDirectory, kind: kindGoodbye, body: m.append(nil)})
 }

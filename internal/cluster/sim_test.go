@@ -29,6 +29,7 @@ const (
 	simTimeout   = 6 * time.Second
 	simTick      = 200 * time.Millisecond
 	simApp       = "app"
+	simHome      = "presence-home" // each node has one subscriber that stays, its own
 )
 
 var (
@@ -72,14 +73,14 @@ type event struct {
 	do  func()
 }
 
-type events []event
+type events []*event
 
 func (e events) Len() int { return len(e) }
 func (e events) Less(i, j int) bool {
 	return e[i].at.Before(e[j].at) || e[i].at.Equal(e[j].at) && e[i].seq < e[j].seq
 }
 func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Push(x any)   { *e = append(*e, x.(*event)) }
 func (e *events) Pop() any {
 	old := *e
 	x := old[len(old)-1]
@@ -94,21 +95,23 @@ type world struct {
 	seq     int
 	queue   events
 	nodes   []*simNode
-	made    int
-	down    bool // the broker
-	ended   bool // nothing goes wrong any more, nothing is changed
+	made    []string // names of nodes
+	down    bool     // the broker
+	ended   bool     // nothing goes wrong any more, nothing is changed
 	topics  topics
 	gentle  bool
+	lossy   bool // single messages got lost, late or doubled at some time
 	log     []string
 	trace   bool
 	arrive  map[[2]string]time.Time // last delivery from, to a node and topic
 
-	world  map[thing]int // what the facts say, by channel or member
-	told   map[string]int
-	steps  int
-	facts  int
-	fault  error
-	events int
+	world   map[thing]int       // what the facts say, by channel or member
+	had     map[thing]time.Time // when the connections of a member were others last, at any node
+	steps   int
+	facts   int
+	mourned int // times that subscribers had to be told of a death
+	fault   error
+	events  int
 }
 
 // A simNode is one process.
@@ -128,6 +131,7 @@ type simNode struct {
 	busy    bool      // a message for the directory topic is at the broker
 	wake    int       // the timer that counts
 	faultAt time.Time // when it was last hindered from hearing
+	deafAt  time.Time // when it last thought that it hears nothing
 
 	// The truth: what its sockets do.
 	subs    map[string]int
@@ -137,14 +141,17 @@ type simNode struct {
 	changed map[string]time.Time // by channel
 
 	// What its subscribers were shown: user → there, by channel.
-	shown map[string]map[string]bool
-	// How often each thing was told to have changed while a node was dropped.
-	counted map[directory.Change]int
+	shown   map[string]map[string]bool
+	news    map[thing]news       // how often
+	emptied map[string]time.Time // when a channel had no subscriber here last
 }
+
+// news is how often the subscribers of a node were told of a member.
+type news struct{ added, removed int }
 
 func (w *world) after(d time.Duration, do func()) {
 	w.seq++
-	heap.Push(&w.queue, event{w.now.Add(d), w.seq, do})
+	heap.Push(&w.queue, &event{w.now.Add(d), w.seq, do})
 }
 
 func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
@@ -168,9 +175,9 @@ func (w *world) fail(format string, args ...any) {
 
 func newWorld(seed uint64, p profile, trace bool) *world {
 	return &world{
-		rng: rand.New(rand.NewPCG(seed, 1)), profile: p, gentle: p.gentle(), now: simEpoch, trace: trace,
+		rng: rand.New(rand.NewPCG(seed, 1)), profile: p, gentle: p.gentle(), lossy: p.drop+p.fail+p.reorder+p.double > 0, now: simEpoch, trace: trace,
 		topics: newTopics("sim", "sim"), arrive: map[[2]string]time.Time{},
-		world: map[thing]int{}, told: map[string]int{},
+		world: map[thing]int{}, had: map[thing]time.Time{},
 	}
 }
 
@@ -192,14 +199,14 @@ func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
 // boot starts a process. The same id again is the next process of a node.
 func (w *world) boot(id string) *simNode {
 	if id == "" {
-		w.made++
-		id = fmt.Sprintf("n%d", w.made)
+		id = fmt.Sprintf("n%d", len(w.made)+1)
+		w.made = append(w.made, id)
 	}
 	self := target{id, uint64(w.now.UnixMilli())<<20 | w.rng.Uint64N(1<<20)}
 	n := &simNode{
 		w: w, id: id, alive: true, born: w.now, dir: directory.New(),
 		subs: map[string]int{}, members: map[string]map[string]int{}, users: map[string]int{}, changed: map[string]time.Time{},
-		shown: map[string]map[string]bool{},
+		shown: map[string]map[string]bool{}, news: map[thing]news{}, emptied: map[string]time.Time{},
 	}
 	log := w.logger(id)
 	n.guard = newGuard(self, Options{ID: "sim", Prefix: "sim", NodeTimeout: simTimeout}, log)
@@ -211,7 +218,16 @@ func (w *world) boot(id string) *simNode {
 	w.note("%s starts, epoch %x", id, self.epoch)
 	w.after(w.between(0, 20*time.Millisecond), func() { n.act(func() { n.core.start(w.now) }) })
 	w.after(w.between(0, simTick), n.ticks)
+	w.after(w.between(0, 2*time.Second), func() { n.act(n.settleHome) })
 	return n
+}
+
+// settleHome lets the subscriber that stays come.
+func (n *simNode) settleHome() {
+	if n.w.ended {
+		return
+	}
+	n.join(simHome, n.id)
 }
 
 func (n *simNode) ticks() {
@@ -243,9 +259,6 @@ func (n *simNode) settle() {
 	w.steps++
 	out, changes, facts := n.core.effects()
 	for _, ch := range changes {
-		if n.counted != nil {
-			n.counted[ch]++
-		}
 		if ch.Kind == directory.Member {
 			n.show(ch.Channel, ch.User)
 		}
@@ -257,6 +270,7 @@ func (n *simNode) settle() {
 		w.publish(n, &out[i])
 	}
 	n.poke()
+	n.listens()
 	if len(changes) > 0 || w.steps%16 == 0 {
 		n.check()
 	}
@@ -389,10 +403,63 @@ func (n *simNode) show(channel, user string) {
 	if n.shown[channel] == nil {
 		n.shown[channel] = map[string]bool{}
 	}
+	if is == n.shown[channel][user] {
+		return
+	}
+	what := thing{simApp, channel, user}
+	told := n.news[what]
 	if is {
 		n.shown[channel][user] = true
+		told.added++
+		n.possible(what)
 	} else {
 		delete(n.shown[channel], user)
+		told.removed++
+		n.gone(what)
+	}
+	n.news[what] = told
+}
+
+// possible checks that a member who is said to have come is there, or was just
+// now. Whoever was there before its node was cut off and has left meanwhile must
+// not be shown when the node is back.
+func (n *simNode) possible(what thing) {
+	w := n.w
+	if w.lossy || w.hindered(n, w.now) || w.now.Sub(w.had[what]) < time.Second {
+		return
+	}
+	for _, o := range w.nodes {
+		if o.members[what.channel][what.user] > 0 {
+			return
+		}
+	}
+	w.fail("%s: subscribers of %s were told that %s came, who was nowhere for %v", n.id, what.channel, what.user, w.now.Sub(w.had[what]))
+}
+
+// gone checks that a member who is said to have left is not there: at a node that
+// is well all the time a member is never away for a moment.
+func (n *simNode) gone(what thing) {
+	w := n.w
+	if w.lossy || !w.calm(n) || w.now.Sub(w.had[what]) < time.Second {
+		return
+	}
+	for _, o := range w.nodes {
+		if o.members[what.channel][what.user] > 0 && w.calm(o) {
+			w.fail("%s: subscribers of %s were told that %s left, who is at %s", n.id, what.channel, what.user, o.id)
+		}
+	}
+}
+
+// listens checks that a node knows that it hears: while it thinks that it does
+// not, it counts nobody as silent.
+func (n *simNode) listens() {
+	w := n.w
+	if n.core.started.IsZero() || n.core.hears(w.now) {
+		return
+	}
+	n.deafAt = w.now
+	if !w.lossy && w.now.Sub(n.born) > 3*time.Second && !w.hindered(n, w.now.Add(-3*time.Second)) {
+		w.fail("%s thinks that it hears nothing", n.id)
 	}
 }
 
@@ -400,18 +467,18 @@ func (n *simNode) show(channel, user string) {
 // knows: no change may have gone untold.
 func (n *simNode) check() {
 	w := n.w
-	for _, channel := range simChannels {
+	w.places(func(channel string, users []string) {
 		if n.subs[channel] == 0 {
-			continue
+			return
 		}
 		members, shown := n.members[channel], n.shown[channel]
-		for _, user := range simUsers {
+		for _, user := range users {
 			there, _ := n.dir.Member(simApp, channel, user)
 			if is := members[user]+there > 0; is != shown[user] {
 				w.fail("%s: subscribers of %s were shown %v for %s, it is %v", n.id, channel, shown[user], user, is)
 			}
 		}
-	}
+	})
 }
 
 // change lets a socket of a node do something.
@@ -428,24 +495,7 @@ func (n *simNode) change() {
 		n.users[user] = w.rng.IntN(3)
 		n.dir.SetUser(simApp, user, n.users[user])
 	case 2, 3, 4, 5, 6:
-		n.subs[channel]++
-		if n.subs[channel] == 1 && presence {
-			n.shown[channel] = map[string]bool{}
-			n.dir.Members(simApp, channel, func(u, _ string, _ int) bool {
-				n.shown[channel][u] = true
-				return true
-			})
-		}
-		n.dir.SetChannel(simApp, channel, n.subs[channel])
-		if presence {
-			if n.members[channel] == nil {
-				n.members[channel] = map[string]int{}
-			}
-			n.members[channel][user]++
-			n.dir.SetMember(simApp, channel, user, fmt.Sprintf(`{"at":%q}`, n.id), n.members[channel][user])
-			n.shown[channel][user] = true
-		}
-		w.note("%s: %s joins %s", n.id, user, channel)
+		n.join(channel, user)
 	default:
 		if presence {
 			if n.members[channel][user] == 0 {
@@ -463,17 +513,51 @@ func (n *simNode) change() {
 		}
 		if n.subs[channel] == 0 {
 			delete(n.shown, channel)
+			n.emptied[channel] = w.now
 		}
 		w.note("%s: %s leaves %s", n.id, user, channel)
 	}
+	w.had[thing{simApp, channel, user}] = w.now
 	n.settle()
 	w.promise(n, channel, user)
+}
+
+// join lets a socket subscribe.
+func (n *simNode) join(channel, user string) {
+	w := n.w
+	n.subs[channel]++
+	if n.subs[channel] == 1 && channel != "x" {
+		n.shown[channel], n.emptied[channel] = map[string]bool{}, w.now
+		n.dir.Members(simApp, channel, func(u, _ string, _ int) bool {
+			n.shown[channel][u] = true
+			return true
+		})
+	}
+	n.dir.SetChannel(simApp, channel, n.subs[channel])
+	if channel != "x" {
+		if n.members[channel] == nil {
+			n.members[channel] = map[string]int{}
+		}
+		n.members[channel][user]++
+		n.dir.SetMember(simApp, channel, user, fmt.Sprintf(`{"at":%q}`, n.id), n.members[channel][user])
+		w.had[thing{simApp, channel, user}] = w.now
+		n.show(channel, user)
+	}
+	w.note("%s: %s joins %s", n.id, user, channel)
+}
+
+// places are all channels with the members that they may have.
+func (w *world) places(visit func(channel string, users []string)) {
+	for _, channel := range simChannels {
+		visit(channel, simUsers)
+	}
+	visit(simHome, w.made)
 }
 
 // promise checks 100 ms later that everybody sees a change, unless something
 // went wrong in the meantime or shortly before.
 func (w *world) promise(n *simNode, channel, user string) {
-	if w.profile.drop+w.profile.fail+w.profile.reorder+w.profile.double > 0 {
+	if w.lossy {
 		return
 	}
 	at := w.now
@@ -494,14 +578,18 @@ func (w *world) promise(n *simNode, channel, user string) {
 				}
 				continue
 			}
+			sees := map[directory.Kind]int{}
 			o.dir.Entries(n.id, func(e directory.Entry) {
-				if e.Kind == directory.Member && e.Channel == channel && e.User == user && e.Value != conns {
-					w.fail("%s sees %d connections of %s on %s at %s after 100 ms, it is %d", o.id, e.Value, user, channel, n.id, conns)
-				}
-				if e.Kind == directory.Channel && e.Channel == channel && e.Value != subs {
-					w.fail("%s sees %d subscriptions to %s at %s after 100 ms, it is %d", o.id, e.Value, channel, n.id, subs)
+				if e.Channel == channel && (e.Kind == directory.Channel || e.Kind == directory.Member && e.User == user) {
+					sees[e.Kind] = e.Value
 				}
 			})
+			if got := sees[directory.Member]; got != conns {
+				w.fail("%s sees %d connections of %s on %s at %s after 100 ms, it is %d", o.id, got, user, channel, n.id, conns)
+			}
+			if got := sees[directory.Channel]; got != subs {
+				w.fail("%s sees %d subscriptions to %s at %s after 100 ms, it is %d", o.id, got, channel, n.id, subs)
+			}
 		}
 	})
 }
@@ -523,14 +611,25 @@ func (n *simNode) die() {
 	n.alive = false
 	w.nodes = slices.DeleteFunc(w.nodes, func(o *simNode) bool { return o == n })
 	at, epoch := w.now, n.core.self.epoch
+	missed := w.mourners(n)
 	// Whoever hears must have noticed a second after the timeout.
 	w.after(simTimeout+time.Second, func() {
 		for _, o := range w.nodes {
-			if w.hindered(o, at) || o.born.After(at) {
+			if w.hindered(o, at) || o.born.After(at) || w.lossy && o.deafAt.After(at.Add(-simTimeout)) {
 				continue
 			}
-			if p := o.core.peers[n.id]; p != nil && p.epoch == epoch && w.profile.drop == 0 && w.profile.reorder == 0 {
+			if p := o.core.peers[n.id]; p != nil && p.epoch == epoch {
 				w.fail("%s still has %s, which died %v ago", o.id, n.id, w.now.Sub(at))
+			}
+			for _, m := range missed {
+				if m.node != o || w.had[m.what].After(at) || o.emptied[m.what.channel].After(at) {
+					continue
+				}
+				w.mourned++
+				if got := o.news[m.what]; got.removed != m.before.removed+1 || got.added != m.before.added {
+					w.fail("%s: subscribers of %s were told %d times that %s left and %d times that it came since %s died %v ago",
+						o.id, m.what.channel, got.removed-m.before.removed, m.what.user, got.added-m.before.added, n.id, w.now.Sub(at))
+				}
 			}
 		}
 	})
@@ -543,14 +642,50 @@ func (n *simNode) die() {
 	}
 }
 
+// A mourner is a node whose subscribers must be told that a member left, exactly
+// once, because the only node that had it died.
+type mourner struct {
+	node   *simNode
+	what   thing
+	before news
+}
+
+// mourners returns who must be told of the death of a node. It is off the list
+// already.
+func (w *world) mourners(dead *simNode) (all []mourner) {
+	for _, o := range w.nodes {
+		if !o.knows(dead) || slices.ContainsFunc(w.nodes, func(m *simNode) bool { return m != o && !o.knows(m) }) {
+			continue
+		}
+		for channel, members := range dead.members {
+			for user, conns := range members {
+				alone := !slices.ContainsFunc(w.nodes, func(m *simNode) bool { return m.members[channel][user] > 0 })
+				if conns > 0 && alone && o.subs[channel] > 0 && o.shown[channel][user] {
+					what := thing{simApp, channel, user}
+					all = append(all, mourner{o, what, o.news[what]})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// knows reports whether a node has all that another one ever said or would say.
+func (n *simNode) knows(o *simNode) bool {
+	p := n.core.peers[o.id]
+	state, _ := n.dir.Peer(o.id)
+	return p != nil && p.epoch == o.core.self.epoch && p.transfer == nil && state.Seq == o.dir.Seq() && !o.dir.Pending()
+}
+
 // leave ends a process in order: its sockets go, then it says goodbye.
 func (n *simNode) leave() {
 	w := n.w
 	w.note("%s leaves", n.id)
-	for _, channel := range simChannels {
+	for _, channel := range append(slices.Clone(simChannels), simHome) {
 		for _, user := range slices.Sorted(maps.Keys(n.members[channel])) {
 			if n.members[channel][user] > 0 {
 				n.members[channel][user] = 0
+				w.had[thing{simApp, channel, user}] = w.now
 				n.dir.SetMember(simApp, channel, user, "", 0)
 			}
 		}
@@ -712,7 +847,7 @@ func (w *world) live() {
 // run goes on until a moment, or until something is wrong.
 func (w *world) run(until time.Time) {
 	for w.fault == nil && len(w.queue) > 0 && !w.queue[0].at.After(until) {
-		e := heap.Pop(&w.queue).(event)
+		e := heap.Pop(&w.queue).(*event)
 		w.now = e.at
 		w.events++
 		e.do()
@@ -786,18 +921,18 @@ func (w *world) compare() {
 		if !slices.Equal(n.core.charge.owners, slices.Sorted(maps.Keys(ids))) {
 			w.fail("%s thinks the owners are %v", n.id, n.core.charge.owners)
 		}
-		for _, channel := range simChannels {
+		w.places(func(channel string, users []string) {
 			own := n.subs[channel]
 			if got := own + n.dir.Subscriptions(simApp, channel); got != truth[thing{simApp, channel, ""}] {
 				w.fail("%s sees %d subscriptions to %s, there are %d", n.id, got, channel, truth[thing{simApp, channel, ""}])
 			}
-			for _, user := range simUsers {
+			for _, user := range users {
 				there, _ := n.dir.Member(simApp, channel, user)
 				if got := n.members[channel][user] + there; got != truth[thing{simApp, channel, user}] {
 					w.fail("%s sees %d connections of %s on %s, there are %d", n.id, got, user, channel, truth[thing{simApp, channel, user}])
 				}
 			}
-		}
+		})
 		sockets, users := 0, map[string]int{}
 		for _, o := range w.nodes {
 			if o != n {

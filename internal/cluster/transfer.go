@@ -171,6 +171,7 @@ func (k *core) replace(now time.Time, p *peer) {
 		k.ask(now, p)
 		return
 	}
+	k.absorb(now)
 	changes, err := k.dir.Replace(p.node, t.seq, t.parts, later)
 	if err != nil {
 		k.log.Error("the partition of a node is broken, fetched anew", "node_id", p.node, "err", err)
@@ -181,6 +182,9 @@ func (k *core) replace(now time.Time, p *peer) {
 		return
 	}
 	k.changes = append(k.changes, changes...)
+	if !k.joined && !p.held {
+		k.chargeLoaded(now)
+	}
 	if t.reason == "digest" {
 		p.differ = len(changes)
 	}

@@ -148,3 +148,23 @@ func (d *Directory) Sum(app, name, user string) (n int, info string) {
 	}
 	return n, info
 }
+
+// Has reports whether the own partition has subscriptions to a channel, or
+// connections of a member of it.
+func (d *Directory) Has(app, name, user string) bool {
+	s := d.lookup(app, name)
+	if s == nil {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	own := s.own[name]
+	switch {
+	case own == nil:
+		return false
+	case user == "":
+		return own.n > 0
+	}
+	m := own.members[user]
+	return m != nil && m.n > 0
+}
