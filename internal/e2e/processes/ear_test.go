@@ -111,7 +111,7 @@ func (e *ear) run(ctx context.Context, again bool) {
 func (e *ear) session(ctx context.Context) {
 	dialling, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	conn, r, _, err := ws.Dial(dialling, "ws://"+e.where().addr+"/app/"+app.Key+"?protocol=7&client=test&version=1.0")
+	conn, r, err := e.where().dial(dialling)
 	if err != nil {
 		return
 	}

@@ -306,7 +306,6 @@ func startWithoutBroker(t *testing.T, s *site) {
 
 // rollingRestart restarts all nodes one after the other under load.
 func rollingRestart(t *testing.T, s *site) {
-	const channel, listeners = "rolling", 12
 	var turn atomic.Int64
 	// A balancer leaves out what is not ready.
 	balanced := func() *node {
@@ -318,21 +317,31 @@ func rollingRestart(t *testing.T, s *site) {
 		}
 		return s.nodes[0]
 	}
+	roll(t, s.nodes, balanced, func(*node) {})
+}
+
+const listeners = 12 // of a rolling restart
+
+// roll restarts nodes one after the other, and waits after each for what comes
+// back to it, while clients listen and publish where they are told.
+func roll(t *testing.T, nodes []*node, where func() *node, back func(n *node)) {
+	const channel = "rolling"
 	var ears []*ear
 	for i := range listeners {
-		ears = append(ears, listen(t, fmt.Sprint("ear ", i), balanced, true, channel))
+		ears = append(ears, listen(t, fmt.Sprint("ear ", i), where, true, channel))
 	}
 	var mouths []*mouth
 	var hushes []func()
 	for i := range 3 {
-		m, hush := speak(t, fmt.Sprint("mouth", i), channel, balanced, 10*time.Millisecond)
+		m, hush := speak(t, fmt.Sprint("mouth", i), channel, where, 10*time.Millisecond)
 		mouths, hushes = append(mouths, m), append(hushes, hush)
 	}
 	begin := time.Now()
-	for _, n := range s.nodes {
+	for _, n := range nodes {
 		mouths[0].awaitAccepted(t, 50)
 		n.stop(t)
 		n.start(t)
+		back(n)
 	}
 	took := time.Since(begin)
 	mouths[0].awaitAccepted(t, 50)

@@ -41,7 +41,7 @@ type said struct {
 // speak publishes until the returned function is called, with a pause after
 // each message.
 func speak(t *testing.T, name, channel string, where func() *node, pause time.Duration) (m *mouth, hush func()) {
-	m = &mouth{name: name, where: where, channel: channel, client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}}
+	m = &mouth{name: name, where: where, channel: channel, client: &http.Client{Transport: &http.Transport{TLSClientConfig: where().tls}, Timeout: 10 * time.Second}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -124,7 +124,7 @@ func call(ctx context.Context, client *http.Client, method string, n *node, path
 	for key, value := range query {
 		values.Set(key, value)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.addr+path+"?"+values.Encode(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, n.url("http")+path+"?"+values.Encode(), bytes.NewReader(body))
 	if err != nil {
 		return 0, http.Header{}, nil
 	}
@@ -141,7 +141,7 @@ func call(ctx context.Context, client *http.Client, method string, n *node, path
 // get asks the API of a node.
 func get(t *testing.T, n *node, path string, into any, pairs ...string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: n.tls}, Timeout: 10 * time.Second}
 	status, _, body := call(t.Context(), client, http.MethodGet, n, path, nil, pairs...)
 	if status != http.StatusOK {
 		t.Fatalf("GET %s: %d %s", path, status, body)

@@ -1,7 +1,9 @@
 package processes
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"go.uber.org/goleak"
 
 	"sockudo/internal/pushertest"
@@ -54,10 +57,12 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// A node is one process, on a port that it keeps when it is started again.
+// A node is one process, on a port that it keeps when it is started again. A
+// proxy in front of nodes is one for its clients, too.
 type node struct {
 	addr string
 	dir  string
+	tls  *tls.Config // nil: without TLS
 
 	mu    sync.Mutex // guards what follows
 	cmd   *exec.Cmd  // nil: it does not run
@@ -112,6 +117,21 @@ func newNode(t *testing.T, adapter map[string]any, further ...map[string]any) *n
 		}
 	})
 	return n
+}
+
+// url is the base of addresses; the scheme is http or ws.
+func (n *node) url(scheme string) string {
+	if n.tls != nil {
+		scheme += "s"
+	}
+	return scheme + "://" + n.addr
+}
+
+// dial opens a WebSocket connection. The reader has what came with the answer.
+func (n *node) dial(ctx context.Context) (net.Conn, *bufio.Reader, error) {
+	d := ws.Dialer{TLSConfig: n.tls}
+	conn, r, _, err := d.Dial(ctx, n.url("ws")+"/app/"+app.Key+"?protocol=7&client=test&version=1.0")
+	return conn, r, err
 }
 
 func (n *node) config() string { return filepath.Join(n.dir, "config.json") }
