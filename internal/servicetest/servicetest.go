@@ -40,7 +40,7 @@ const (
 	DynamoDB       = "SOCKUDO_TEST_DYNAMODB"        // endpoint URL
 	User           = "sockudo"                      // of Redis, MariaDB, MySQL and PostgreSQL, besides admin
 	Password       = "p@ss:w/rd #1%"                // of User and of admin
-	waitTime       = 6 * time.Minute
+	waitTime       = 9 * time.Minute
 )
 
 // Env returns a variable that test/services sets. Without services it skips
