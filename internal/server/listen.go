@@ -57,6 +57,7 @@ func listenTCP(ctx context.Context, host string, port uint16, control string) (n
 	// Clients are pinged by the protocol, and API connections have a time that
 	// they may be idle.
 	lc := net.ListenConfig{KeepAlive: -1, Control: congestion(control)}
+	lc.SetMultipathTCP(false) // no client asks for it, and it makes every accept dearer
 	return lc.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
 }
 

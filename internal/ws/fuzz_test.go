@@ -119,7 +119,7 @@ func FuzzUpgradeRequest(f *testing.F) {
 			_, _ = client.Write(b)
 			_ = client.Close()
 		}()
-		head, end, err := s.readHead(server)
+		head, end, err := s.readHead(server, make([]byte, 0, 1024))
 		_ = server.Close()
 		if len(head) > 2048+3 {
 			t.Fatalf("%d bytes were read", len(head))

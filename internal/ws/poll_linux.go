@@ -86,19 +86,25 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 	// Silent peers are the handler's to ping, and the kernel's probes every 15 s
 	// would keep radios awake. A Unix socket has neither option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
+	setUserTimeout(fd)
+	p.adopt(c, fd, answer, early)
+	return true
+}
+
+// adopt gives a socket that net does not know to a loop and opens it.
+func (p *poller) adopt(c *Conn, fd int, answer *Frame, early []byte) {
 	l := p.loops[p.next.Add(1)%uint32(len(p.loops))]
 	c.fd, c.home = int32(fd), &l.home
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if !p.srv.began(c) {
 		epoll.Close(fd)
-		return true
+		return
 	}
 	p.table.put(c)
 	if err := l.set.Add(fd, c.interest()); err != nil {
 		c.lose(err)
-		return true
+		return
 	}
 	held := c.hold()
 	c.open(answer, early)
@@ -106,13 +112,13 @@ func (p *poller) take(c *Conn, nc net.Conn, answer *Frame, early []byte) bool {
 	if c.secure != nil && !c.released {
 		l.readSecure(c, p.srv.now()) // what TLS has read already
 	}
-	return true
 }
 
-// duplicate returns a descriptor of nc's socket that net's poller does not
-// know of, or -1. There is no other way to make it forget one.
-func duplicate(nc net.Conn) int {
-	sc, ok := nc.(syscall.Conn)
+// duplicate returns a descriptor of the socket of a connection or listener that
+// net's poller does not know of, or -1. There is no other way to make it forget
+// one.
+func duplicate(of any) int {
+	sc, ok := of.(syscall.Conn)
 	if !ok {
 		return -1
 	}

@@ -16,3 +16,5 @@ func (*poller) each(func(*Conn) bool) {}
 func (*poller) shards() []*shard { return nil }
 
 func (*poller) stop() {}
+
+func newEntrance(_ *Server, ln net.Listener) entrance { return &netEntrance{ln: ln} }

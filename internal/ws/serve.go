@@ -15,11 +15,11 @@ import (
 
 var errHeader = errors.New("websocket: request header is too large")
 
-// Serve accepts connections until the listener or the server is closed.
-// Connections that begin with an upgrade request become WebSockets; all others
-// are served by api, with the bytes that were read already, and those of a TLS
-// listener too (see Quiet): its handler gives upgrades to ServeHTTP. When api shuts down,
-// the listener is closed. The error is never nil; it is net.ErrClosed after a stop.
+// Serve accepts connections until the server is closed or api shuts down, and
+// closes the listener then. Connections that begin with an upgrade request become
+// WebSockets; all others are served by api, with the bytes that were read already,
+// and those of a TLS listener too (see Quiet): its handler gives upgrades to
+// ServeHTTP. The error is never nil; it is net.ErrClosed after a stop.
 func (s *Server) Serve(ln net.Listener, api *http.Server) error {
 	if err := s.start(); err != nil {
 		return err
@@ -34,31 +34,70 @@ func (s *Server) Serve(ln net.Listener, api *http.Server) error {
 	s.work.Add(1)
 	defer s.work.Done()
 	s.mu.Unlock()
-	s.work.Go(func() {
-		_ = api.Serve(inner) // ends when inner is closed or api shuts down
-		_ = ln.Close()
-	})
 	defer inner.Close()
 	ctx, cancel := context.WithCancel(context.Background()) // of requests that Accept is asked about
 	defer cancel()
-	return s.acceptAll(ctx, ln, inner)
+	in := newEntrance(s, ln)
+	defer in.close()
+	s.work.Go(func() {
+		_ = api.Serve(inner) // ends when inner is closed or api shuts down
+		_ = ln.Close()
+		in.close()
+	})
+	return s.acceptAll(in, reception{ctx: ctx, api: inner})
 }
 
-// acceptAll hands every connection to a goroutine. Without descriptors left it
-// spends those in reserve on the API, turns upgrades away, and waits.
-func (s *Server) acceptAll(ctx context.Context, ln net.Listener, inner *handover) error {
+// An entrance accepts connections, for one goroutine.
+type entrance interface {
+	// next waits for a connection. The error is net.ErrClosed after close.
+	next() error
+	// welcome goes on with the connection, without waiting.
+	welcome(s *Server, r reception)
+	close()
+}
+
+// A reception is what there is for a connection that comes.
+type reception struct {
+	ctx  context.Context // of requests that Accept is asked about
+	api  *handover
+	full bool // only the API has room
+}
+
+// A netEntrance accepts with net.
+type netEntrance struct {
+	ln net.Listener
+	nc net.Conn
+}
+
+func (e *netEntrance) close() { _ = e.ln.Close() }
+
+func (e *netEntrance) next() (err error) {
+	e.nc, err = e.ln.Accept()
+	return err
+}
+
+func (e *netEntrance) welcome(s *Server, r reception) {
+	nc := e.nc
+	s.work.Go(func() { s.meet(nc, make([]byte, 0, 1024), r) })
+}
+
+// acceptAll welcomes all who come. Without descriptors left it spends those in
+// reserve on the API, turns upgrades away, and waits.
+func (s *Server) acceptAll(in entrance, r reception) error {
 	spare := newReserve()
 	defer spare.close()
 	for {
-		nc, err := ln.Accept()
+		err := in.next()
 		switch {
 		case err == nil:
-			full := !spare.refill()
-			s.full.Store(full)
-			if !full {
+			r.full = !spare.refill()
+			s.full.Store(r.full)
+			if r.full {
+				spare.spend() // net needs a second one for a moment
+			} else {
 				spare.calm(s.opts.Log)
 			}
-			s.work.Go(func() { s.meet(ctx, nc, inner, full) })
+			in.welcome(s, r)
 		case !outOfDescriptors(err):
 			return err
 		default:
@@ -68,24 +107,24 @@ func (s *Server) acceptAll(ctx context.Context, ln net.Listener, inner *handover
 			}
 			select {
 			case <-time.After(50 * time.Millisecond):
-			case <-inner.done:
+			case <-r.api.done:
 				return net.ErrClosed
 			}
 		}
 	}
 }
 
-// meet reads the first request of a connection. When the server is full, only
-// the API has room.
-func (s *Server) meet(ctx context.Context, nc net.Conn, api *handover, full bool) {
+// meet reads the first request of a connection, of which buf holds what has
+// been read already.
+func (s *Server) meet(nc net.Conn, buf []byte, v reception) {
 	if _, ok := nc.(*tls.Conn); ok {
-		api.give(nc)
+		v.api.give(nc)
 		return
 	}
 	nc = quietly(nc)
 	el := s.enterHalf(nc)
 	_ = nc.SetReadDeadline(time.Now().Add(s.opts.HandshakeTimeout))
-	head, end, err := s.readHead(nc)
+	head, end, err := s.readHead(nc, buf)
 	s.leaveHalf(el)
 	if err != nil {
 		if errors.Is(err, errHeader) {
@@ -96,26 +135,19 @@ func (s *Server) meet(ctx context.Context, nc net.Conn, api *handover, full bool
 		return
 	}
 	_ = nc.SetReadDeadline(time.Time{})
-	if end > 0 && mentionsUpgrade(head[:end]) {
-		r, err := http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head[:end]), 512))
-		if err == nil && IsUpgrade(r) {
-			s.upgrade(nc, r.WithContext(ctx), head[end:], full)
-			return
-		}
+	if r := parseUpgrade(head[:end]); r != nil {
+		s.upgrade(nc, r.WithContext(v.ctx), head[end:], v.full)
+		return
 	}
-	api.give(&prefixed{Conn: nc, head: head})
+	v.api.give(&prefixed{Conn: nc, head: head})
 }
 
 // readHead reads until the end of a GET request's header, or until it is clear
-// that the request is for the API: end is 0 then.
-func (s *Server) readHead(nc net.Conn) (head []byte, end int, err error) {
-	buf := make([]byte, 0, 1024)
-	for {
-		n, err := nc.Read(buf[len(buf):cap(buf)])
-		seen := max(len(buf)-3, 0)
-		buf = buf[:len(buf)+n]
-		if i := bytes.Index(buf[seen:], []byte("\r\n\r\n")); i >= 0 {
-			return buf, seen + i + 4, nil
+// that the request is for the API: end is 0 then. buf is what has been read.
+func (s *Server) readHead(nc net.Conn, buf []byte) (head []byte, end int, err error) {
+	for seen := 0; ; {
+		if end := headEnd(buf, seen); end > 0 {
+			return buf, end, nil
 		}
 		if get := []byte("GET "); !bytes.HasPrefix(buf, get[:min(len(buf), len(get))]) {
 			return buf, 0, nil
@@ -129,7 +161,34 @@ func (s *Server) readHead(nc net.Conn) (head []byte, end int, err error) {
 		if len(buf) == cap(buf) {
 			buf = append(make([]byte, 0, min(2*cap(buf), s.opts.MaxHeaderBytes)), buf...)
 		}
+		seen = len(buf)
+		var n int
+		n, err = nc.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
 	}
+}
+
+// headEnd returns the length of a GET request's header, 0 if b does not hold
+// all of it or it is no GET. The end is not in what was seen before.
+func headEnd(b []byte, seen int) int {
+	from := max(seen-3, 0)
+	if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 && bytes.HasPrefix(b, []byte("GET ")) {
+		return from + i + 4
+	}
+	return 0
+}
+
+// parseUpgrade parses a request that asks for WebSocket and returns nil for
+// others.
+func parseUpgrade(head []byte) *http.Request {
+	if len(head) == 0 || !mentionsUpgrade(head) {
+		return nil
+	}
+	r, err := http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head), 512))
+	if err != nil || !IsUpgrade(r) {
+		return nil
+	}
+	return r
 }
 
 // mentionsUpgrade reports whether a request may ask for another protocol, so
@@ -254,10 +313,15 @@ func (s *Server) conn(h Handler) *Conn {
 // begin opens a connection on the transport for it.
 func (s *Server) begin(nc net.Conn, h Handler, r *http.Request, early []byte) {
 	c := s.conn(h)
-	answer := &Frame{wire: appendSwitch(make([]byte, 0, 160), r.Header.Get("Sec-Websocket-Key"))}
+	answer := answerTo(r)
 	if s.poll == nil || !s.poll.take(c, nc, answer, early) {
 		s.stream(c, nc, answer, early)
 	}
+}
+
+// answerTo agrees to a valid upgrade request.
+func answerTo(r *http.Request) *Frame {
+	return &Frame{wire: appendSwitch(make([]byte, 0, 160), r.Header.Get("Sec-Websocket-Key"))}
 }
 
 // decide asks Accept, after the request itself has been found valid.
