@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -85,14 +86,38 @@ func TestBenchMeasuresOurServer(t *testing.T) {
 }
 
 func TestBenchCrossesNodes(t *testing.T) {
-	url := servicetest.Env(t, servicetest.Redis)
+	broker := servicetest.Env(t, servicetest.Redis)
 	dir := t.TempDir()
 	prefix := fmt.Sprintf("bench-%s:", freePort(t))
 	write(t, dir, "c.json", fmt.Sprintf(`{
 		"adapter": {"driver": "redis", "redis": {"prefix": %q}},
 		"app_manager": {"array": {"apps": [{"id": "1", "key": "k", "secret": "a-secret-of-the-test"}]}}}`, prefix))
-	cases := benchmark(t, exitOK, "cluster", "-n", "20", "--serve", "--nodes", "2", "--serve-config", filepath.Join(dir, "c.json"), "--serve-env", "REDIS_URL="+url)
+	cases := benchmark(t, exitOK, "cluster", "-n", "20", "--serve", "--nodes", "2", "--serve-config", filepath.Join(dir, "c.json"), "--serve-env", "REDIS_URL="+broker)
 	cases[0].wants(t, "lost=0", "duplicated=0", "reordered=0", "remote_p50_ms", "connections=20")
+}
+
+func TestBenchMeasuresTheBroker(t *testing.T) {
+	redis := servicetest.Env(t, servicetest.Redis)
+	seed, _, _ := strings.Cut(servicetest.Env(t, servicetest.RedisCluster), ",")
+	server, _, _ := strings.Cut(servicetest.Env(t, servicetest.NATS), ",")
+	host := strings.TrimPrefix(redis, "redis://")
+	user := url.UserPassword(servicetest.User, servicetest.Password).String()
+	for _, broker := range []string{redis, "redis://" + user + "@" + host, "redis-cluster://" + seed, server} {
+		cases := benchmark(t, exitOK, "cluster", "-n", "10", "--serve", "--nodes", "1", "--broker", broker)
+		cases[0].wants(t, "lost=0", "broker_p50_ms", "broker_p99_ms", "beyond_broker_p50_ms")
+	}
+	for broker, want := range map[string]string{
+		"redis://" + user + "x@" + host:            "WRONGPASS",
+		"rediss://127.0.0.1:6379":                  "redis-cluster",
+		"redis://127.0.0.1":                        "redis://HOST:PORT",
+		"redis://127.0.0.1:" + freePort(t):         "refused",
+		"redis://:" + "in a secret@127.0.0.1:6379": "no URL",
+	} {
+		_, errs, code := finish(t, command(t, "bench", "cluster", "-n", "10", "--serve", "--nodes", "1", "--broker", broker))
+		if code == exitOK || !strings.Contains(errs, want) || strings.Contains(errs, "secret") || strings.Contains(errs, "p%40ss") {
+			t.Errorf("%s: %d %s; want %s and no password", broker, code, errs, want)
+		}
+	}
 }
 
 func TestBenchComparesInTurn(t *testing.T) {

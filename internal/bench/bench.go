@@ -114,7 +114,7 @@ func Measure(ctx context.Context, s *Scenario, o Options, log io.Writer, live bo
 }
 
 // secretFlags are not shown, flags of all cases together not repeated.
-var secretFlags = map[string]bool{"secret": true, "serve-env": true}
+var secretFlags = map[string]bool{"secret": true, "serve-env": true, "broker": true}
 
 // changed returns the flags that differ from the scenario's defaults.
 func changed(s *Scenario, o *Options) map[string]string {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -60,11 +61,18 @@ to compare.`,
 		Short: "Subscribers and publishers spread over the nodes of a cluster",
 		Long: `As fanout, over several URLs: subscribers connect to them in turn, and each publishing
 connection belongs to one of them. What is published through another node than
-that of the subscriber is shown on its own.`,
+that of the subscriber is shown on its own.
+
+With --broker the way through the broker alone is measured in the same run: 50
+times a second, between two publishes, a message of the same size is published
+on one connection and read from another one (with NATS from the same one). Shown
+is also how much later than that the last receiver of a message has it, at the
+median: beyond_broker_p50_ms.`,
 		Example: `  sockudo bench cluster --url http://10.0.0.1:6001 --url http://10.0.0.2:6001 --app 1 --key KEY --secret SECRET
-  sockudo bench cluster --serve --nodes 2 --serve-env ADAPTER_DRIVER=redis --serve-env REDIS_URL=redis://127.0.0.1:6379`,
+  sockudo bench cluster --serve --nodes 2 --serve-env ADAPTER_DRIVER=redis --serve-env REDIS_URL=redis://127.0.0.1:6379 \
+      -n 100 -r 100 --broker redis://127.0.0.1:6379 --require 'beyond_broker_p50_ms<=2'`,
 		Count:    "subscribers of each channel, over all nodes",
-		flags:    fanout.flags,
+		flags:    append(slices.Clone(fanout.flags), "broker"),
 		defaults: func(o *Options) { o.HTTP, o.Nodes = 2, 2 },
 		files:    broadcastFiles,
 		run: func(ctx context.Context, m *measurement) error {
@@ -137,15 +145,22 @@ func (m *measurement) broadcast(ctx context.Context) error {
 
 	start := cr.clock.now() + int64(50*time.Millisecond)
 	w := &window{from: start + int64(o.Warmup), to: start + int64(o.Warmup+o.Duration)}
+	probe, err := m.probeBroker(ctx, w)
+	if err != nil {
+		return err
+	}
+	defer probe.stop()
 	merged, marks, err := m.publishAll(ctx, pub, start, []*window{w})
 	if err != nil {
 		return err
 	}
 	stopProbes()
+	probe.stop()
 	m.drain(ctx)
 	m.add("connections", "connections", Count, float64(len(cr.clients)))
 	m.add("connect_s", "all connected after", Seconds, connected.Seconds())
 	m.addMessages(pub, merged()[0], marks[0], marks[1])
+	m.addBroker(probe, w)
 	return nil
 }
 

@@ -44,6 +44,7 @@ type Options struct {
 	Joins       float64
 	Joiners     int
 	Probes      float64
+	Broker      string
 
 	// How.
 	ConnectRate float64
@@ -115,6 +116,9 @@ func (o *Options) Flags(fs *pflag.FlagSet, s *Scenario) {
 		{"probes", func() {
 			fs.Float64Var(&o.Probes, "probes", o.Probes, "queries of the API and pings of an idle client per second meanwhile")
 		}},
+		{"broker", func() {
+			fs.StringVar(&o.Broker, "broker", o.Broker, "redis://, redis-cluster:// or nats:// [USER:PASSWORD@]HOST:PORT of the nodes' broker: its own round trip is measured meanwhile")
+		}},
 		{"connect-rate", func() {
 			fs.Float64Var(&o.ConnectRate, "connect-rate", o.ConnectRate, "connections begun per second; 0: as many as --handshakes allows")
 		}},
@@ -185,6 +189,11 @@ func (o *Options) check(s *Scenario) error {
 	for _, is := range []bool{o.Serve, o.Exec != "", o.Floor} {
 		if is {
 			started++
+		}
+	}
+	if o.Broker != "" {
+		if _, err := parseBroker(o.Broker); err != nil {
+			return err
 		}
 	}
 	switch {
