@@ -1,7 +1,6 @@
 package dynamostore
 
 import (
-	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -28,36 +27,6 @@ import (
 	"sockudo/internal/backoff"
 	"sockudo/internal/servicetest"
 )
-
-func logged() (*slog.Logger, *bytes.Buffer) {
-	var b bytes.Buffer
-	return slog.New(slog.NewTextHandler(&syncWriter{w: &b}, &slog.HandlerOptions{Level: slog.LevelDebug})), &b
-}
-
-type syncWriter struct {
-	mu sync.Mutex
-	w  *bytes.Buffer
-}
-
-func (s *syncWriter) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(p)
-}
-
-func wantLog(t *testing.T, log *bytes.Buffer, want ...string) {
-	t.Helper()
-lines:
-	for line := range strings.Lines(log.String()) {
-		for _, w := range want {
-			if !strings.Contains(line, w) {
-				continue lines
-			}
-		}
-		return
-	}
-	t.Errorf("no line of the log has %q:\n%s", want, log)
-}
 
 // admin returns a client with which tests do what the store never does.
 func admin(t testing.TB, opts Options) *dynamodb.Client {
@@ -287,12 +256,11 @@ func TestAnItemIsStoredAsSockudoDoes(t *testing.T) {
 }
 
 func TestMalformedItems(t *testing.T) {
-	log, lines := logged()
+	log, lines := apptest.Logged()
 	opts := server(t)
 	opts.Log = log
 	s := newStore(t, opts)
-	row := func(id string, set item) {
-		t.Helper()
+	r := apptest.Rows[types.AttributeValue]{Put: func(id string, set map[string]types.AttributeValue) {
 		it := item{"id": text(id), "key": text(id + "-key"), "secret": text("geheim")}
 		for name, v := range set {
 			if it[name] = v; v == nil {
@@ -300,76 +268,49 @@ func TestMalformedItems(t *testing.T) {
 			}
 		}
 		s.putRaw(t, it)
-	}
-	want := map[string]*app.App{}
-	good := func(id string, set item, change func(*app.App)) {
-		t.Helper()
-		row(id, set)
-		a := &app.App{ID: id, Key: id + "-key", Secret: "geheim", Enabled: true}
-		change(a)
-		want[id] = a
-	}
+	}}
 	ten := uint32(10)
 	hook := app.Webhook{URL: "https://good/", EventTypes: []string{"channel_occupied"}}
 	nobody := func(a *app.App) { a.AllowedOrigins = []string{""} }
 	off := func(a *app.App) { a.Enabled = false }
-	same := func(*app.App) {}
 
-	good("bare", nil, same)
-	good("nulls", item{"enabled": null, "max_connections": null, "webhooks": null, "allowed_origins": null, "max_event_batch_size": null}, same)
-	good("json-null", item{"webhooks": text("null")}, same)
-	good("json-empty", item{"webhooks": text("[]"), "allowed_origins": list()}, same)
-	good("json-broken", item{"webhooks": text("[{geheim")}, same)
-	good("json-shape", item{"webhooks": text(`{"url":"https://geheim"}`)}, same)
-	good("bad-url", item{"webhooks": text(`[{"url":"geheim","event_types":[]},{"url":"https://good","event_types":["channel_occupied"]}]`)},
+	r.Good("bare", nil, nil)
+	r.Good("nulls", item{"enabled": null, "max_connections": null, "webhooks": null, "allowed_origins": null, "max_event_batch_size": null}, nil)
+	r.Good("json-null", item{"webhooks": text("null")}, nil)
+	r.Good("json-empty", item{"webhooks": text("[]"), "allowed_origins": list()}, nil)
+	r.Good("json-broken", item{"webhooks": text("[{geheim")}, nil)
+	r.Good("json-shape", item{"webhooks": text(`{"url":"https://geheim"}`)}, nil)
+	r.Good("bad-url", item{"webhooks": text(`[{"url":"geheim","event_types":[]},{"url":"https://good","event_types":["channel_occupied"]}]`)},
 		func(a *app.App) { a.Webhooks = []app.Webhook{hook} })
-	good("hooks-native", item{"webhooks": list(&types.AttributeValueMemberM{Value: item{"url": text("https://good"), "event_types": list(text("channel_occupied"))}})},
+	r.Good("hooks-native", item{"webhooks": list(&types.AttributeValueMemberM{Value: item{"url": text("https://good"), "event_types": list(text("channel_occupied"))}})},
 		func(a *app.App) { a.Webhooks = []app.Webhook{hook} })
-	good("hooks-blob", item{"webhooks": blob}, same)
-	good("origins-mixed", item{"allowed_origins": list(number("1"), text("https://a"), null, other, blob)},
+	r.Good("hooks-blob", item{"webhooks": blob}, nil)
+	r.Good("origins-mixed", item{"allowed_origins": list(number("1"), text("https://a"), null, other, blob)},
 		func(a *app.App) { a.AllowedOrigins = []string{"https://a"} })
-	good("origins-bad", item{"allowed_origins": list(number("1"), null)}, nobody)
-	good("origins-text", item{"allowed_origins": text(`["https://a"]`)}, func(a *app.App) { a.AllowedOrigins = []string{"https://a"} })
-	good("origins-word", item{"allowed_origins": text("geheim")}, nobody)
-	good("origins-map", item{"allowed_origins": other}, nobody)
-	good("origins-flag", item{"allowed_origins": yes}, nobody)
-	good("origins-blob", item{"allowed_origins": blob}, nobody)
-	good("origins-set", item{"allowed_origins": &types.AttributeValueMemberSS{Value: []string{"https://a"}}}, func(a *app.App) { a.AllowedOrigins = []string{"https://a"} })
-	good("numbers-text", item{"max_connections": text("10"), "max_event_batch_size": text(" 10 ")}, func(a *app.App) { a.MaxConnections, a.MaxEventBatchSize = 10, &ten })
-	good("numbers-bad", item{"max_connections": text("geheim"), "max_event_batch_size": other, "max_channel_name_length": number("1.5")}, same)
-	good("number-large", item{"max_connections": number("1e12")}, func(a *app.App) { a.MaxConnections = math.MaxUint32 })
-	good("number-huge", item{"max_connections": number("123456789012")}, func(a *app.App) { a.MaxConnections = math.MaxUint32 })
-	good("number-flag", item{"max_connections": yes}, same)
-	good("flags", item{"enabled": text("false"), "enable_client_messages": number("1")}, func(a *app.App) { a.Enabled, a.EnableClientMessages = false, true })
-	good("enabled-word", item{"enabled": text("geheim")}, off)
-	good("enabled-blob", item{"enabled": blob}, off)
-	good("messages-list", item{"enable_client_messages": list(yes)}, same)
-	good("previous-blob", item{"previous_secret": blob}, same)
-	good("previous-until", item{"previous_secret": text("geheim-alt"), "previous_secret_until": other}, same)
-	row("no-secret", item{"secret": nil})
-	row("secret-blob", item{"secret": blob})
-	row("empty-secret", item{"secret": text("")})
-	row("no-key", item{"key": nil})
+	r.Good("origins-bad", item{"allowed_origins": list(number("1"), null)}, nobody)
+	r.Good("origins-text", item{"allowed_origins": text(`["https://a"]`)}, func(a *app.App) { a.AllowedOrigins = []string{"https://a"} })
+	r.Good("origins-word", item{"allowed_origins": text("geheim")}, nobody)
+	r.Good("origins-map", item{"allowed_origins": other}, nobody)
+	r.Good("origins-flag", item{"allowed_origins": yes}, nobody)
+	r.Good("origins-blob", item{"allowed_origins": blob}, nobody)
+	r.Good("origins-set", item{"allowed_origins": &types.AttributeValueMemberSS{Value: []string{"https://a"}}}, func(a *app.App) { a.AllowedOrigins = []string{"https://a"} })
+	r.Good("numbers-text", item{"max_connections": text("10"), "max_event_batch_size": text(" 10 ")}, func(a *app.App) { a.MaxConnections, a.MaxEventBatchSize = 10, &ten })
+	r.Good("numbers-bad", item{"max_connections": text("geheim"), "max_event_batch_size": other, "max_channel_name_length": number("1.5")}, nil)
+	r.Good("number-large", item{"max_connections": number("1e12")}, func(a *app.App) { a.MaxConnections = math.MaxUint32 })
+	r.Good("number-huge", item{"max_connections": number("123456789012")}, func(a *app.App) { a.MaxConnections = math.MaxUint32 })
+	r.Good("number-flag", item{"max_connections": yes}, nil)
+	r.Good("flags", item{"enabled": text("false"), "enable_client_messages": number("1")}, func(a *app.App) { a.Enabled, a.EnableClientMessages = false, true })
+	r.Good("enabled-word", item{"enabled": text("geheim")}, off)
+	r.Good("enabled-blob", item{"enabled": blob}, off)
+	r.Good("messages-list", item{"enable_client_messages": list(yes)}, nil)
+	r.Good("previous-blob", item{"previous_secret": blob}, nil)
+	r.Good("previous-until", item{"previous_secret": text("geheim-alt"), "previous_secret_until": other}, nil)
+	r.Bad("no-secret", item{"secret": nil})
+	r.Bad("secret-blob", item{"secret": blob})
+	r.Bad("empty-secret", item{"secret": text("")})
+	r.Bad("no-key", item{"key": nil})
 
-	for _, a := range want {
-		apptest.Check(t, s, a)
-	}
-	listed := map[string]bool{}
-	if err := s.List(t.Context(), func(a *app.App) bool { listed[a.ID] = true; return true }); err != nil {
-		t.Fatal(err)
-	}
-	for id := range want {
-		if !listed[id] {
-			t.Errorf("%s is not listed", id)
-		}
-	}
-	if len(listed) != len(want) {
-		t.Errorf("%d apps are listed, want %d", len(listed), len(want))
-	}
-	for _, id := range []string{"no-secret", "secret-blob", "empty-secret", "no-key"} {
-		apptest.CheckUnknown(t, s, id, id+"-key")
-		wantLog(t, lines, "level=ERROR", "app_id="+id)
-	}
+	r.Check(t, s, lines)
 	for _, line := range [][]string{
 		{"json-broken", "column=webhooks"}, {"json-shape", "column=webhooks"}, {"bad-url", "column=webhooks"},
 		{"origins-mixed", "column=allowed_origins"}, {"origins-word", "column=allowed_origins"}, {"origins-map", "column=allowed_origins"},
@@ -377,13 +318,7 @@ func TestMalformedItems(t *testing.T) {
 		{"enabled-word", "column=enabled"}, {"enabled-blob", "column=enabled"}, {"messages-list", "column=enable_client_messages"},
 		{"previous-until", "column=previous_secret_until"}, {"no-secret", "column=secret"}, {"no-key", "column=key"},
 	} {
-		wantLog(t, lines, line...)
-	}
-	if strings.Contains(lines.String(), "geheim") {
-		t.Errorf("the log repeats a value:\n%s", lines)
-	}
-	if there, err := s.Any(t.Context()); !there || err != nil {
-		t.Errorf("any = %t, %v", there, err)
+		lines.Want(t, line...)
 	}
 }
 
@@ -433,7 +368,7 @@ func TestAnIndexThatIsBehindIsNotBelieved(t *testing.T) {
 }
 
 func TestOfAppsWithTheSameKeyOneIsUsed(t *testing.T) {
-	log, lines := logged()
+	log, lines := apptest.Logged()
 	opts := server(t)
 	opts.Log = log
 	s := newStore(t, opts)
@@ -445,7 +380,7 @@ func TestOfAppsWithTheSameKeyOneIsUsed(t *testing.T) {
 			t.Errorf("got %v, %v; want the app a", a, err)
 		}
 	}
-	wantLog(t, lines, "level=WARN", "several apps have the same key", "app_id=a", "others=2")
+	lines.Want(t, "level=WARN", "several apps have the same key", "app_id=a", "others=2")
 }
 
 func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
@@ -617,7 +552,7 @@ func TestEndpointAndAuthorityMayComeFromTheEnvironment(t *testing.T) {
 
 func TestCredentialsAppearNowhere(t *testing.T) {
 	r := newRecorder(t, servicetest.Env(t, servicetest.DynamoDB))
-	log, lines := logged()
+	log, lines := apptest.Logged()
 	opts := options(t, r.url)
 	opts.Log, opts.SecretAccessKey = log, "geheim-key"
 	said := fmt.Sprintf("%v %+v %#v", opts, opts, opts)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 
 // Create inserts an app; see app.Editor.
 func (s *Store) Create(ctx context.Context, a *app.App) error {
-	if err := s.mayInsert(ctx); err != nil {
+	if err := s.sql().MayInsert(ctx, s.opts.Timeout); err != nil {
 		return err
 	}
 	return s.write(ctx, change{what: "create", id: a.ID}, a, func(columns []app.Column) (string, []any) {
@@ -40,7 +39,7 @@ func (s *Store) Update(ctx context.Context, was, next *app.App) error {
 
 // Upsert inserts or replaces an app in one statement; see app.Editor.
 func (s *Store) Upsert(ctx context.Context, a *app.App) error {
-	if err := s.mayInsert(ctx); err != nil {
+	if err := s.sql().MayInsert(ctx, s.opts.Timeout); err != nil {
 		return err
 	}
 	return s.write(ctx, change{what: "upsert", id: a.ID}, a, func(columns []app.Column) (string, []any) {
@@ -80,7 +79,7 @@ func (s *Store) SetSecrets(ctx context.Context, was, next *app.App) error {
 	c := change{what: "set secrets", id: id, mustMatch: true, still: app.Still(was, app.SameSecrets)}
 	a := &app.App{Secret: next.Secret, PreviousSecret: next.PreviousSecret, PreviousUntil: next.PreviousUntil}
 	return s.exec(ctx, c, func(ctx context.Context) (string, []any, error) {
-		columns, err := s.columnsFor(ctx, a)
+		columns, err := s.sql().ColumnsFor(ctx, a)
 		if err != nil {
 			return "", nil, err
 		}
@@ -130,7 +129,7 @@ func (s *Store) write(ctx context.Context, c change, a *app.App, build func([]ap
 		return err
 	}
 	return s.exec(ctx, c, func(ctx context.Context) (string, []any, error) {
-		columns, err := s.columnsFor(ctx, a)
+		columns, err := s.sql().ColumnsFor(ctx, a)
 		if err != nil {
 			return "", nil, err
 		}
@@ -207,35 +206,3 @@ func matchedBy(result sql.Result, err error) (int64, error) {
 	}
 	return result.RowsAffected()
 }
-
-// columnsFor returns the columns that the table has, after it has added those
-// that a needs. What cannot be kept is an error, unless it is only a feature.
-func (s *Store) columnsFor(ctx context.Context, a *app.App) ([]app.Column, error) {
-	all := app.Columns()
-	if slices.ContainsFunc(all, s.lacks) {
-		// Another node may have added it meanwhile.
-		if err := s.probe(ctx); err != nil {
-			return nil, err
-		}
-	}
-	for i := range all {
-		c := &all[i]
-		if !s.lacks(*c) || c.Value(a) == nil {
-			continue
-		}
-		if err := s.addColumn(ctx, c); err != nil {
-			if !c.Feature {
-				return nil, fmt.Errorf("the table has no column %s and it cannot be added; have this executed and try again: %s; (%w)", c.Name, alter(s.table, c), err)
-			}
-			s.log.Warn("field of an app is not stored: the column is missing and cannot be added",
-				"app_id", a.ID, "column", c.Name, "statement", alter(s.table, c), "err", err)
-			continue
-		}
-		if err := s.probe(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(all), s.lacks), nil
-}
-
-func (s *Store) lacks(c app.Column) bool { return !s.schema.Load().has(c.Name) }

@@ -162,48 +162,20 @@ func (s *Store) ensure(ctx context.Context) error {
 			return s.wrap("schema", err)
 		}
 	}
-	for _, c := range app.Columns() {
-		if s.schema.Load().has(c.Name) || c.Need == app.Extra {
-			continue
-		}
-		if c.Need == app.Required {
-			return backoff.Permanent(fmt.Errorf("mysqlstore: the table %s has no column %q, which it must have", s.table.quoted, c.Name))
-		}
-		if err := s.addColumn(ctx, &c); err != nil {
-			s.log.Warn("column is missing and cannot be added; it is read as empty", "table", s.table.name, "column", c.Name, "err", err)
-		}
-	}
-	if err := s.probe(ctx); err != nil {
-		return s.wrap("schema", err)
-	}
-	for _, column := range []string{"id", "key"} {
-		if !s.schema.Load().unique[column] {
-			s.log.Warn("column has no unique index: lookups may read the whole table", "table", s.table.name, "column", column,
-				"statement", addIndex(s.table, column))
-		}
-	}
-	return nil
+	return s.sql().Complete(ctx)
 }
 
-// mayInsert returns why apps cannot be inserted, or nil: without an index the
-// server would let one be there twice.
-func (s *Store) mayInsert(ctx context.Context) error {
-	if s.schema.Load().unique["id"] {
-		return nil
+// sql is what both SQL stores do alike with their table.
+func (s *Store) sql() *app.SQLTable {
+	return &app.SQLTable{
+		Driver: "mysqlstore", Name: s.table.name, Quoted: s.table.quoted, Log: s.log,
+		Probe:  s.probe,
+		Has:    func(column string) bool { return s.schema.Load().has(column) },
+		Unique: func(column string) bool { return s.schema.Load().unique[column] },
+		Add:    s.addColumn,
+		Alter:  func(c *app.Column) string { return alter(s.table, c) },
+		Wrap:   s.wrap,
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
-	if err := s.probe(ctx); err != nil { // it may have been added meanwhile
-		return s.wrap("schema", err)
-	}
-	if s.schema.Load().unique["id"] {
-		return nil
-	}
-	return fmt.Errorf("mysqlstore: the table %s has no unique index of id; have this executed and try again: %s", s.table.quoted, addIndex(s.table, "id"))
-}
-
-func addIndex(t table, column string) string {
-	return "ALTER TABLE " + t.quoted + " ADD UNIQUE (" + quote(column) + ")"
 }
 
 // addColumn adds a nullable column; that another node was first is fine.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +34,7 @@ func (st *statement) where(sch *schema, id string) {
 
 // Create inserts an app; see app.Editor.
 func (s *Store) Create(ctx context.Context, a *app.App) error {
-	if err := s.mayInsert(ctx); err != nil {
+	if err := s.sql().MayInsert(ctx, s.opts.Timeout); err != nil {
 		return err
 	}
 	return s.write(ctx, change{what: "create", id: a.ID}, a, func(sch *schema, columns []app.Column) *statement {
@@ -70,7 +69,7 @@ func (sch *schema) touch() []string {
 
 // Upsert inserts or replaces an app in one statement; see app.Editor.
 func (s *Store) Upsert(ctx context.Context, a *app.App) error {
-	if err := s.mayInsert(ctx); err != nil {
+	if err := s.sql().MayInsert(ctx, s.opts.Timeout); err != nil {
 		return err
 	}
 	err := s.write(ctx, change{what: "upsert", id: a.ID, mustMatch: true}, a, func(sch *schema, columns []app.Column) *statement {
@@ -125,7 +124,7 @@ func (s *Store) SetSecrets(ctx context.Context, was, next *app.App) error {
 	c := change{what: "set secrets", id: next.ID, mustMatch: true, still: app.Still(was, app.SameSecrets)}
 	a := &app.App{Secret: next.Secret, PreviousSecret: next.PreviousSecret, PreviousUntil: next.PreviousUntil}
 	return s.exec(ctx, c, func(ctx context.Context) (*statement, error) {
-		columns, err := s.columnsFor(ctx, a)
+		columns, err := s.sql().ColumnsFor(ctx, a)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +154,7 @@ func (s *Store) write(ctx context.Context, c change, a *app.App, build func(*sch
 		return err
 	}
 	return s.exec(ctx, c, func(ctx context.Context) (*statement, error) {
-		columns, err := s.columnsFor(ctx, a)
+		columns, err := s.sql().ColumnsFor(ctx, a)
 		if err != nil {
 			return nil, err
 		}
@@ -220,35 +219,3 @@ func (s *Store) execOnce(ctx context.Context, c change, st *statement) (matched 
 	})
 	return matched, err
 }
-
-// columnsFor returns the columns that the table has, after it has added those
-// that a needs. What cannot be kept is an error, unless it is only a feature.
-func (s *Store) columnsFor(ctx context.Context, a *app.App) ([]app.Column, error) {
-	all := app.Columns()
-	if slices.ContainsFunc(all, s.lacks) {
-		// Another node may have added it meanwhile.
-		if err := s.probe(ctx); err != nil {
-			return nil, err
-		}
-	}
-	for i := range all {
-		c := &all[i]
-		if !s.lacks(*c) || c.Value(a) == nil {
-			continue
-		}
-		if err := s.addColumn(ctx, c); err != nil {
-			if !c.Feature {
-				return nil, fmt.Errorf("the table has no column %s and it cannot be added; have this executed and try again: %s; (%w)", c.Name, alter(s.table, c), err)
-			}
-			s.log.Warn("field of an app is not stored: the column is missing and cannot be added",
-				"app_id", a.ID, "column", c.Name, "statement", alter(s.table, c), "err", err)
-			continue
-		}
-		if err := s.probe(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(all), s.lacks), nil
-}
-
-func (s *Store) lacks(c app.Column) bool { return !s.schema.Load().has(c.Name) }

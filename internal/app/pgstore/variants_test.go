@@ -1,7 +1,6 @@
 package pgstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,36 +36,6 @@ const bootstrap = `CREATE TABLE applications (
 // dml are the rights of a user who may not change tables.
 const dml = "SELECT, INSERT, UPDATE, DELETE"
 
-func logged() (*slog.Logger, *bytes.Buffer) {
-	var b bytes.Buffer
-	return slog.New(slog.NewTextHandler(&syncWriter{w: &b}, &slog.HandlerOptions{Level: slog.LevelDebug})), &b
-}
-
-type syncWriter struct {
-	mu sync.Mutex
-	w  *bytes.Buffer
-}
-
-func (s *syncWriter) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(p)
-}
-
-func wantLog(t *testing.T, log *bytes.Buffer, want ...string) {
-	t.Helper()
-lines:
-	for line := range strings.Lines(log.String()) {
-		for _, w := range want {
-			if !strings.Contains(line, w) {
-				continue lines
-			}
-		}
-		return
-	}
-	t.Errorf("no line of the log has %q:\n%s", want, log)
-}
-
 func server(t testing.TB) *database { return newDatabase(t, servicetest.Env(t, servicetest.Postgres)) }
 
 func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
@@ -76,11 +45,11 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 		"INSERT INTO applications (id, key, secret, max_connections, enable_client_messages, enabled, max_client_events_per_second,"+
 			" max_event_batch_size, webhooks) VALUES ('nulls', 'nulls-key', 'geheim', NULL, NULL, NULL, NULL, NULL, 'null')")
 	opts := d.user(t, dml)
-	log, lines := logged()
+	log, lines := apptest.Logged()
 	opts.Log = log
 	s := newStore(t, opts)
-	wantLog(t, lines, "level=WARN", "allowed_origins", "42501")
-	wantLog(t, lines, "level=WARN", "enable_watchlist_events", "42501")
+	lines.Want(t, "level=WARN", "allowed_origins", "42501")
+	lines.Want(t, "level=WARN", "enable_watchlist_events", "42501")
 
 	n := func(v uint32) *uint32 { return &v }
 	no, yes := false, true
@@ -126,7 +95,7 @@ func TestTheBundledTableWorksWithoutTheRightToChangeIt(t *testing.T) {
 	if err := s.Create(t.Context(), counted); err != nil {
 		t.Error(err)
 	}
-	wantLog(t, lines, "counted", "enable_subscription_count")
+	lines.Want(t, "counted", "enable_subscription_count")
 	apptest.Check(t, s, apptest.Plain("counted"))
 
 	// Somebody adds the columns while the server runs.
@@ -391,68 +360,11 @@ func TestMalformedRows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := map[string]*app.App{}
-	good := func(id string, set map[string]any, change func(*app.App)) {
-		t.Helper()
-		row(id, set)
-		a := &app.App{ID: id, Key: id + "-key", Secret: "geheim", Enabled: true}
-		change(a)
-		want[id] = a
-	}
-	good("all-null", nil, func(*app.App) {})
-	good("json-null", map[string]any{"webhooks": "null", "allowed_origins": "null"}, func(*app.App) {})
-	good("json-empty", map[string]any{"webhooks": "[]", "allowed_origins": "[]"}, func(*app.App) {})
-	good("json-broken", map[string]any{"webhooks": "[{geheim"}, func(*app.App) {})
-	good("json-shape", map[string]any{"webhooks": `{"url":"https://geheim"}`}, func(*app.App) {})
-	good("bad-url", map[string]any{"webhooks": `[{"url":"geheim","event_types":[]},{"url":"https://good","event_types":["channel_occupied"]}]`}, func(a *app.App) {
-		a.Webhooks = []app.Webhook{{URL: "https://good/", EventTypes: []string{"channel_occupied"}}}
+	apptest.MalformedText(t, row, func(log *slog.Logger) app.Backend {
+		opts := d.options(t)
+		opts.Log = log
+		return newStore(t, opts)
 	})
-	good("origins-broken", map[string]any{"allowed_origins": "geheim"}, func(a *app.App) { a.AllowedOrigins = []string{""} })
-	good("origins-mixed", map[string]any{"allowed_origins": `[1,"https://a",null]`}, func(a *app.App) { a.AllowedOrigins = []string{"https://a"} })
-	good("negative", map[string]any{"max_connections": "-1"}, func(a *app.App) { a.MaxConnections = math.MaxUint32 })
-	good("words", map[string]any{"max_connections": "geheim", "max_event_batch_size": "ten"}, func(*app.App) {})
-	good("enabled-word", map[string]any{"enabled": "geheim"}, func(a *app.App) { a.Enabled = false })
-	row("no-secret", map[string]any{"secret": nil})
-	row("empty-secret", map[string]any{"secret": ""})
-	row("no-key", map[string]any{"key": nil})
-	row("", nil)
-	row("", map[string]any{"id": nil, "key": "lost"})
-
-	log, lines := logged()
-	opts := d.options(t)
-	opts.Log = log
-	s := newStore(t, opts)
-	for _, a := range want {
-		apptest.Check(t, s, a)
-	}
-	listed := map[string]bool{}
-	if err := s.List(t.Context(), func(a *app.App) bool { listed[a.ID] = true; return true }); err != nil {
-		t.Fatal(err)
-	}
-	for id := range want {
-		if !listed[id] {
-			t.Errorf("%s is not listed", id)
-		}
-	}
-	if len(listed) != len(want) {
-		t.Errorf("%d apps are listed, want %d", len(listed), len(want))
-	}
-	for _, id := range []string{"no-secret", "empty-secret", "no-key"} {
-		apptest.CheckUnknown(t, s, id, id+"-key")
-	}
-	for _, line := range [][]string{
-		{"json-broken", "column=webhooks"}, {"json-shape", "column=webhooks"}, {"bad-url", "column=webhooks"},
-		{"origins-broken", "column=allowed_origins"}, {"words", "column=max_connections"}, {"words", "column=max_event_batch_size"},
-		{"enabled-word", "column=enabled"}, {"no-secret", "level=ERROR", "column=secret"}, {"no-key", "column=key"},
-	} {
-		wantLog(t, lines, line...)
-	}
-	if strings.Contains(lines.String(), "geheim") {
-		t.Errorf("the log repeats a value:\n%s", lines)
-	}
-	if there, err := s.Any(t.Context()); !there || err != nil {
-		t.Errorf("any = %t, %v", there, err)
-	}
 }
 
 func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
@@ -477,7 +389,7 @@ func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
 
 func TestCredentialsAppearNowhere(t *testing.T) {
 	d := server(t)
-	log, lines := logged()
+	log, lines := apptest.Logged()
 	opts := d.options(t)
 	opts.Log, opts.Password = log, "geheim-falsch"
 	_, err := Open(t.Context(), opts)
@@ -556,12 +468,12 @@ func TestATableWithoutAnIndexIsReadAndNotAddedTo(t *testing.T) {
 		// Neither of these keeps ids apart.
 		"CREATE UNIQUE INDEX ON applications (id) WHERE enabled", "CREATE UNIQUE INDEX ON applications (id, key)",
 		"INSERT INTO applications (id, key, secret, max_connections, max_client_events_per_second) VALUES ('a', 'a-key', 'a-secret', 0, 0)")
-	log, lines := logged()
+	log, lines := apptest.Logged()
 	opts := d.options(t)
 	opts.Log = log
 	s := newStore(t, opts)
-	wantLog(t, lines, "level=WARN", "no unique index", "column=id")
-	wantLog(t, lines, "level=WARN", "no unique index", "column=key")
+	lines.Want(t, "level=WARN", "no unique index", "column=id")
+	lines.Want(t, "level=WARN", "no unique index", "column=key")
 	apptest.Check(t, s, apptest.Plain("a"))
 	const statement = `ALTER TABLE "applications" ADD UNIQUE ("id")`
 	for what, err := range map[string]error{
