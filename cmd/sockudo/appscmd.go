@@ -22,7 +22,9 @@ func newApps(opts *serveOptions) *cobra.Command {
 		Use:   "apps",
 		Short: "List and edit the apps of the store",
 		Long: `List and edit apps in the store of the settings: app_manager.driver mysql, pgsql or
-dynamodb. Running servers use what was changed within 10 seconds.
+dynamodb. Running nodes are told what was changed: through the admin listener of the node
+that the settings describe, or else through the broker of adapter.driver. Those that cannot
+be told notice within about 10 seconds. The last line, on standard error, says which.
 
 With the driver memory the apps are those of the settings. They can be listed, shown and
 exported. The other commands change nothing then: they print what to put into the

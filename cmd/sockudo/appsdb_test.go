@@ -58,7 +58,7 @@ func (s *shell) server(args ...string) *exec.Cmd {
 }
 
 func lifeOfAnApp(t *testing.T, d database) {
-	s := newShell(t, d.env...)
+	s := withAdmin(t, d.env...)
 	out, _ := s.run(exitOK, "apps", "list", "--json")
 	if out != "[]\n" {
 		t.Fatalf("a new table has apps: %s", out)
@@ -73,6 +73,8 @@ func lifeOfAnApp(t *testing.T, d database) {
 	s.run(exitExists, "apps", "create", "shop")
 	_, errs := s.run(exitExists, "apps", "create", "other", "--key", a.Key)
 	contains(t, errs, "other")
+	_, errs = s.run(exitOK, "apps", "update", "shop", "--max-connections", "50")
+	contains(t, errs, "running nodes: not told, they notice within about 10 seconds", "admin listener at /")
 
 	changedAtOnce(t, s)
 
@@ -121,7 +123,8 @@ func lifeOfAnApp(t *testing.T, d database) {
 		}
 		subscribes(secret)
 	}
-	s.run(exitOK, "apps", "rotate-secret", "shop", "--finish")
+	_, errs = s.run(exitOK, "apps", "rotate-secret", "shop", "--finish")
+	contains(t, errs, "running nodes: the one of this machine was told")
 	eventually("the old secret has ended", func() bool { return publish(a.Secret) != nil })
 	if err := publish(b.Secret); err != nil {
 		t.Errorf("after the rotation: %v", err)

@@ -57,7 +57,9 @@ id, key and secret. Limits that are not given are those of the server.`,
 			if s.inMemory() {
 				return s.mustEdit(cmd, "put", a)
 			}
-			return tellSecret(cmd, "created", a, asJSON)
+			err := tellSecret(cmd, "created", a, asJSON)
+			s.tellNodes(cmd, a.ID)
+			return err
 		})
 	}
 	return cmd
@@ -160,7 +162,9 @@ one of the server. For the secret see 'sockudo apps rotate-secret'.`,
 			if err != nil {
 				return err
 			}
-			return tellDone(cmd, next, "updated", asJSON)
+			err = tellDone(cmd, next, "updated", asJSON)
+			s.tellNodes(cmd, a.ID)
+			return err
 		})
 	}
 	return cmd
@@ -201,7 +205,8 @@ old one are accepted: in channel tokens, sign-ins and API requests. Put the new 
 your backends, then end the old one with --finish, or let it end by itself with --keep.
 Of two rotations at the same moment one happens; the other ends with exit code 6.
 
-Servers know the new secret within 10 seconds; wait for that long before a backend uses it.`,
+Running nodes are told, and the command says so. Those that cannot be told know the new
+secret within 10 seconds: wait for that long before a backend uses it.`,
 		Example: `  sockudo apps rotate-secret shop                # the old secret works until --finish
   sockudo apps rotate-secret shop --finish
   sockudo apps rotate-secret shop --keep 24h     # or ends by itself, here after a day
@@ -241,9 +246,12 @@ Servers know the new secret within 10 seconds; wait for that long before a backe
 				return coded(fmt.Errorf("app %q: %w", a.ID, err))
 			}
 			if finish {
-				return tellDone(cmd, next, "accepts its newest secret only", asJSON)
+				err = tellDone(cmd, next, "accepts its newest secret only", asJSON)
+			} else {
+				err = tellSecret(cmd, "has a new secret", next, asJSON)
 			}
-			return tellSecret(cmd, "has a new secret", next, asJSON)
+			s.tellNodes(cmd, a.ID)
+			return err
 		})
 	}
 	return cmd
@@ -322,6 +330,7 @@ use 'sockudo apps update ID --enabled=false'.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "sockudo: app %q comes back at the next start of a server: it is set in %s too\n", a.ID, s.report.AppSource(a.ID))
 				}
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "app %s deleted\n", a.ID)
+				s.tellNodes(cmd, a.ID)
 				return err
 			})
 		},

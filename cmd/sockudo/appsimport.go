@@ -191,10 +191,13 @@ func (im *importer) run(cmd *cobra.Command, opts *serveOptions, apps []foreign.I
 			}
 		}
 		err := refused(steps)
+		var written []string
 		if err == nil && !im.dryRun {
-			err = im.write(cmd.Context(), s, steps)
+			written, err = im.write(cmd.Context(), s, steps)
 		}
-		if told := im.report(cmd.OutOrStdout(), steps); told != nil {
+		told := im.report(cmd.OutOrStdout(), steps)
+		s.tellNodes(cmd, written...)
+		if told != nil {
 			return told
 		}
 		return err
@@ -284,14 +287,15 @@ func refused(steps []step) error {
 	return codeError{fmt.Errorf("nothing was imported:\n%w", errors.Join(errs...)), code}
 }
 
-// write does what was planned and stops at the first failure.
-func (im *importer) write(ctx context.Context, s *appStore, steps []step) error {
+// write does what was planned and stops at the first failure. It returns the
+// ids of the apps that are not what they were.
+func (im *importer) write(ctx context.Context, s *appStore, steps []step) (written []string, err error) {
 	unchanged := !slices.ContainsFunc(steps, func(st step) bool { return st.action != "unchanged" })
 	if s.inMemory() && !unchanged {
 		for i := range steps {
 			steps[i].action = "skipped"
 		}
-		return errors.New("nothing was imported: apps are kept in the settings (app_manager.driver is memory), which this command does not edit; --print writes a settings file with them")
+		return nil, errors.New("nothing was imported: apps are kept in the settings (app_manager.driver is memory), which this command does not edit; --print writes a settings file with them")
 	}
 	for i := range steps {
 		st := &steps[i]
@@ -307,10 +311,13 @@ func (im *importer) write(ctx context.Context, s *appStore, steps []step) error 
 				steps[j].action = "skipped"
 			}
 			st.action, st.err = "failed", err
-			return coded(fmt.Errorf("app %q: %w; those before it were imported, and the import can be run again", st.App.ID, err))
+			return written, coded(fmt.Errorf("app %q: %w; those before it were imported, and the import can be run again", st.App.ID, err))
+		}
+		if st.action != "unchanged" {
+			written = append(written, st.App.ID)
 		}
 	}
-	return nil
+	return written, nil
 }
 
 // report tells what was done, or would be.

@@ -19,10 +19,10 @@ const (
 	exitFatal = 1 // the command could not do its work
 	exitUsage = 2 // unknown flag, missing argument
 
-	// Of the commands that edit apps.
+	// Of the commands that edit apps; exitUnavailable also of those that ask nodes.
 	exitNotFound    = 3 // there is no such app
 	exitExists      = 4 // an app with this id or key is there already
-	exitUnavailable = 5 // the store could not be asked; trying again may help
+	exitUnavailable = 5 // the store or the node could not be asked; trying again may help
 	exitChanged     = 6 // somebody else changed the app meanwhile; nothing was done
 )
 
@@ -88,13 +88,14 @@ func newRoot() *cobra.Command {
 server libraries use unmodified. Without a command it serves.
 
 Exit codes: 0 stopped or done, 1 the command could not do its work, 2 wrong usage;
-'sockudo apps' has more.`,
+'sockudo apps' and 'sockudo cluster' have more.`,
 		Example: `  sockudo                           serve; makes up an app if none is configured
   sockudo --dev                     serve the app demo-app on loopback, with verbose logs
   sockudo -c config.toml            serve with the settings of a file
   sockudo config check config.toml  look for mistakes in it
   sockudo listen --dev my-channel   print the events of a channel
-  sockudo apps create --help        apps in a database`,
+  sockudo apps create --help        apps in a database
+  sockudo cluster status            the nodes and what they know of each other`,
 		Version:           buildVersion(),
 		Args:              noArgs,
 		SilenceErrors:     true,
@@ -121,7 +122,7 @@ A second signal stops at once.`,
 		RunE: root.RunE,
 	}
 	opts.serveFlags(serveCmd)
-	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts), newApps(&opts), newBench(&opts))
+	root.AddCommand(serveCmd, newConfig(&opts), newVersion(), newHealthcheck(&opts), newTrigger(&opts), newListen(&opts), newApps(&opts), newCluster(&opts), newBench(&opts))
 	return root
 }
 

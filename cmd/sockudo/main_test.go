@@ -48,7 +48,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"METRICS_PORT=0", "METRICS_HOST=127.0.0.1", "HOME=" + cmd.Dir}
+	cmd.Env = []string{"METRICS_PORT=0", "METRICS_HOST=127.0.0.1", "ADMIN_ENABLED=false", "HOME=" + cmd.Dir}
 	return cmd
 }
 

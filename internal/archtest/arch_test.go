@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"ws", "app", "cache", "queue", "ratelimit", "directory", "pushertest", "bench"},
 	{"hub", "cluster", "webhook"},
 	{"node"},
-	{"session", "httpapi", "dashboard"},
+	{"session", "httpapi", "admin", "dashboard"},
 	{"config"},
 	{"server"},
 	{"servertest", "servicetest", "e2e", "archtest"},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"sockudo/internal/directory"
@@ -47,23 +48,33 @@ type PeerStatus struct {
 	Partition
 }
 
+// A Survey is what all nodes say of themselves and of each other.
+type Survey struct {
+	Nodes  []Status `json:"nodes"`  // this one first
+	Silent []string `json:"silent"` // nodes that did not answer in time
+}
+
 // An Audit compares every node's own truth with what every other one knows of
 // it.
 type Audit struct {
-	Differences int      `json:"differences"` // entries that differ, over all nodes
-	Silent      []string `json:"silent"`      // nodes that did not answer in time
+	Differences int `json:"differences"` // entries that differ, over all nodes
 	// Disagreements says which node has what wrong of which.
 	Disagreements []string `json:"disagreements"`
-	Nodes         []Status `json:"nodes"`
+	// Moving says whose view of whom was not compared entry by entry, because it
+	// changed meanwhile. It is empty when the cluster is quiet.
+	Moving []string `json:"moving"`
+	Survey
 }
 
 const (
 	// auditPause is the time between the question and the report: heartbeats of
 	// all nodes arrive and are compared.
 	auditPause = 700 * time.Millisecond
-	// auditTimeout bounds the wait for all reports.
-	auditTimeout = 4 * time.Second
-	maxAnswers   = 64
+	// auditTimeout bounds the wait for all reports after it, and surveyTimeout
+	// that for reports which nothing is done for.
+	auditTimeout  = 4 * time.Second
+	surveyTimeout = 2 * time.Second
+	maxAnswers    = 64
 )
 
 // audit is the part of a core that asks and answers.
@@ -81,26 +92,39 @@ type answer struct {
 	due time.Time
 }
 
-// question begins an audit: all nodes, this one too, compare and report.
-func (k *core) question(now time.Time) {
+// What is asked of all nodes.
+const (
+	askStatus  = 0 // to report
+	askCompare = 1 // to compare what they know with the truth, and report then
+)
+
+// question asks all nodes, this one too.
+func (k *core) question(now time.Time, what byte) {
 	k.ids++
 	k.audit.id = k.ids
 	k.audit.got = map[string]Status{}
-	body := binary.AppendUvarint(nil, k.audit.id)
+	body := append(binary.AppendUvarint(nil, k.audit.id), what)
 	k.send(toControl, "", kindAsk, body)
 	k.asked(now, k.self, body)
 }
 
-// asked notes a question. Its answer waits until everybody's heartbeat was
-// compared.
+// asked notes a question. The answer to a comparison waits until everybody's
+// heartbeat was compared.
 func (k *core) asked(now time.Time, from target, body []byte) bool {
 	r := reader{b: body}
-	id := r.uvarint()
-	if !r.end() {
+	id, what := r.uvarint(), r.byte()
+	if !r.end() || what > askCompare {
 		return false
 	}
+	due := now
+	if what == askCompare {
+		due = now.Add(auditPause)
+	}
 	if len(k.audit.owed) < maxAnswers {
-		k.audit.owed = append(k.audit.owed, answer{from, id, now.Add(auditPause)})
+		k.audit.owed = append(k.audit.owed, answer{from, id, due})
+	}
+	if what == askStatus {
+		return true
 	}
 	k.recount, k.audit.compare = true, true
 	if k.beatAt.After(now.Add(helloDelay)) {
@@ -190,25 +214,39 @@ func hexadecimal(n uint64) string { return fmt.Sprintf("%016x", n) }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// conclude makes an audit of the reports that came. Nodes that are known to
-// live and did not report are silent.
-func (k *core) conclude() Audit {
-	a := Audit{Silent: []string{}, Disagreements: []string{}}
-	complain := func(n int, format string, args ...any) {
-		a.Differences += n
-		a.Disagreements = append(a.Disagreements, fmt.Sprintf(format, args...))
+// survey returns the reports that came. Nodes that are known to live and did
+// not report are silent.
+func (k *core) survey() Survey {
+	s := Survey{Nodes: []Status{}, Silent: []string{}}
+	for _, node := range k.living() {
+		if r, ok := k.audit.got[node]; ok {
+			s.Nodes = append(s.Nodes, r)
+		} else {
+			s.Silent = append(s.Silent, node)
+		}
 	}
+	return s
+}
+
+// living are the nodes that are known to live, this one first.
+func (k *core) living() []string {
 	nodes := []string{k.self.node}
 	for _, p := range k.inOrder() {
 		nodes = append(nodes, p.node)
 	}
-	for _, node := range nodes {
-		r, ok := k.audit.got[node]
-		if !ok {
-			a.Silent = append(a.Silent, node)
-			continue
-		}
-		a.Nodes = append(a.Nodes, r)
+	return nodes
+}
+
+// conclude makes an audit of the reports that came.
+func (k *core) conclude() Audit {
+	a := Audit{Disagreements: []string{}, Moving: []string{}, Survey: k.survey()}
+	complain := func(n int, format string, args ...any) {
+		a.Differences += n
+		a.Disagreements = append(a.Disagreements, fmt.Sprintf(format, args...))
+	}
+	nodes := k.living()
+	for _, r := range a.Nodes {
+		node := r.Node
 		if r.Own.Differences > 0 {
 			complain(r.Own.Differences, "%s: %d entries of its partition are not what its sockets say", node, r.Own.Differences)
 		}
@@ -229,6 +267,8 @@ func (k *core) conclude() Audit {
 				complain(1, "%s has other entries of %s than it has itself", node, other)
 			case !view.Known:
 				complain(max(1, truth.Own.entries()), "%s does not know the partition of %s yet", node, other)
+			case view.Seq != truth.Own.Seq:
+				a.Moving = append(a.Moving, fmt.Sprintf("%s has change %d of %s, which is at %d", node, view.Seq, other, truth.Own.Seq))
 			}
 		}
 	}
@@ -249,4 +289,13 @@ func (k *core) answered() bool {
 		return ok
 	}
 	return true
+}
+
+// EpochTime returns when the process began that has an epoch, by its own clock.
+func EpochTime(epoch string) (time.Time, error) {
+	n, err := strconv.ParseUint(epoch, 16, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("cluster: epoch: %w", err)
+	}
+	return time.UnixMilli(int64(n >> 20)), nil
 }

@@ -381,3 +381,59 @@ func TestAnAuditFindsWhatDiffers(t *testing.T) {
 		}
 	})
 }
+
+func TestASurveyIsWhatAllNodesSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := cluster.NewMemoryBus()
+		a := join(t, broker.Connect(), cluster.Options{NodeID: "a"})
+		b := join(t, broker.Connect(), cluster.Options{NodeID: "b"})
+		time.Sleep(2 * time.Second)
+		a.SetChannel("app", "x", 2)
+		settle()
+		begun := time.Now()
+		got, err := b.Survey(t.Context())
+		if err != nil || len(got.Silent) != 0 || len(got.Nodes) != 2 {
+			t.Fatalf("Survey = %+v, %v; want b and a", got, err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if got.Nodes[0].Node != "b" || got.Nodes[0].Peers[0].Channels != 1 || got.Nodes[1].Node != "a" || got.Nodes[1].Own.Channels != 1 {
+			t.Errorf("Survey = %+v; want the channel of a in its own words and in those of b", got)
+		}
+		a.stop()
+		b.SetChannel("app", "x", 1)
+		settle()
+		if got, err = b.Survey(t.Context()); err != nil || len(got.Silent) != 0 || len(got.Nodes) != 1 {
+			t.Errorf("Survey = %+v, %v; want b, a has left", got, err)
+		}
+	})
+}
+
+func TestWhoIsNoNodeTellsThemOfApps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := cluster.NewMemoryBus()
+		a := join(t, broker.Connect(), cluster.Options{NodeID: "a", Secret: []byte("shared")})
+		time.Sleep(2 * time.Second)
+		opts := cluster.Options{Secret: []byte("shared")}
+		for range 2 {
+			if err := cluster.Announce(t.Context(), broker.Connect(), opts, []string{"one", "two"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		settle()
+		if got, want := a.took(&a.did), []string{"app one", "app two", "app one", "app two"}; !slices.Equal(got, want) {
+			t.Errorf("a was told %q, want %q", got, want)
+		}
+		if got := a.Status(); len(got.Peers) != 0 || len(got.Refused) != 0 {
+			t.Errorf("a knows %+v, want neither peers nor refusals", got)
+		}
+		if err := cluster.Announce(t.Context(), broker.Connect(), cluster.Options{Secret: []byte("other")}, []string{"three"}); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if got := a.took(&a.did); len(got) != 0 {
+			t.Errorf("a was told %q by a stranger", got)
+		}
+	})
+}

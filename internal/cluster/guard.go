@@ -148,7 +148,7 @@ func (g *guard) judge(e *envelope, now time.Time) refusal {
 	}
 	s.heard = now
 	if e.kind == kindGoodbye {
-		s.left = true
+		s.left, s.seen = true, window{} // nothing of it is taken any more
 	}
 	return ""
 }

@@ -18,16 +18,30 @@ func (c *Cluster) Status() Status {
 	return c.core.status(time.Now())
 }
 
+// Survey asks all nodes what they know of themselves and of each other. It
+// waits for their answers for a short while.
+func (c *Cluster) Survey(ctx context.Context) (Survey, error) {
+	return ask(ctx, c, askStatus, surveyTimeout, (*core).survey)
+}
+
 // Audit makes all nodes compare what they know of each other with the truth.
 // It waits for their answers for a few seconds.
 func (c *Cluster) Audit(ctx context.Context) (Audit, error) {
+	return ask(ctx, c, askCompare, auditTimeout, (*core).conclude)
+}
+
+// ask asks all nodes and makes something of the answers that come in time.
+func ask[A any](ctx context.Context, c *Cluster, what byte, timeout time.Duration, conclude func(*core) A) (none A, err error) {
 	c.auditMu.Lock()
 	defer c.auditMu.Unlock()
 	if !c.running.Load() {
-		return Audit{}, errStopped
+		return none, errStopped
 	}
-	c.do(func(k *core) { k.question(time.Now()) })
-	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	if err := ctx.Err(); err != nil {
+		return none, err // while others asked
+	}
+	c.do(func(k *core) { k.question(time.Now(), what) })
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
@@ -40,7 +54,7 @@ func (c *Cluster) Audit(ctx context.Context) (Audit, error) {
 		}
 		c.mu.Lock()
 		if done || c.core.answered() {
-			a := c.core.conclude()
+			a := conclude(c.core)
 			c.core.audit.got = nil
 			c.mu.Unlock()
 			return a, nil

@@ -49,6 +49,7 @@ type Config struct {
 	HTTPAPI         HTTPAPI             `key:"http_api"`
 	Instance        Instance            `key:"instance"`
 	Metrics         Metrics             `key:"metrics"`
+	Admin           Admin               `key:"admin"`
 	SSL             SSL                 `key:"ssl"`
 	CORS            CORS                `key:"cors"`
 	UnixSocket      UnixSocket          `key:"unix_socket"`
@@ -162,6 +163,15 @@ type Metrics struct {
 // Prometheus is about the names of metrics.
 type Prometheus struct {
 	Prefix string `key:"prefix"`
+}
+
+// Admin is about the listener for operators. AdminAddr returns where it is.
+type Admin struct {
+	Enabled    bool   `key:"enabled"`
+	Host       string `key:"host"`
+	Port       uint16 `key:"port"`        // 0: follows from the main listener
+	UnixSocket string `key:"unix_socket"` // path; not empty: in place of host and port
+	Token      Secret `key:"token"`       // that requests must carry; empty: none
 }
 
 // SSL is about TLS on the main listener. Load clears Enabled when the server

@@ -126,7 +126,8 @@ func Default() *Config {
 			Port:       9601,
 			Prometheus: Prometheus{Prefix: "sockudo_"},
 		},
-		SSL: SSL{HTTPPort: 80},
+		Admin: Admin{Enabled: true, Host: "127.0.0.1"},
+		SSL:   SSL{HTTPPort: 80},
 		CORS: CORS{
 			Credentials:    true,
 			Origin:         []string{"*"},

@@ -136,6 +136,12 @@ var envTable = []envRow{
 	{name: "METRICS_PROMETHEUS_PREFIX", key: "metrics.prometheus.prefix"},
 	{name: "PROMETHEUS_METRICS_PREFIX", key: "metrics.prometheus.prefix", alt: true},
 
+	{name: "ADMIN_ENABLED", key: "admin.enabled"},
+	{name: "ADMIN_HOST", key: "admin.host"},
+	{name: "ADMIN_PORT", key: "admin.port"},
+	{name: "ADMIN_UNIX_SOCKET", key: "admin.unix_socket"},
+	{name: "ADMIN_TOKEN", key: "admin.token"},
+
 	{name: "SSL_ENABLED", key: "ssl.enabled"},
 	{name: "SSL_CERT_PATH", key: "ssl.cert_path"},
 	{name: "SSL_KEY_PATH", key: "ssl.key_path"},

@@ -23,7 +23,7 @@ func TestEveryVariableSetsItsSetting(t *testing.T) {
 			text := sample(t, set)
 			// queue.driver none and the like must not make others invalid.
 			c, r := mustLoad(t, sources{env: map[string]string{row.name: text}, json: `{"adapter": {"cluster": {"nodes": ["c"]}},
-				"database": {"redis": {"cluster_nodes": [{"host": "c"}]}}, "ssl": {"cert_path": "c", "key_path": "k"}}`})
+				"database": {"redis": {"cluster_nodes": [{"host": "c"}]}}, "admin": {"token": "0123456789abcdef"}, "ssl": {"cert_path": "c", "key_path": "k"}}`})
 			if got := r.Source(row.key); got != (Source{Kind: FromEnv, Name: row.name}) {
 				t.Errorf("source %v, want the variable; warnings %s", got, warnings(r))
 			}
@@ -45,6 +45,8 @@ func sample(t *testing.T, set leaf) string {
 	t.Helper()
 	v := set.value
 	switch set.key {
+	case "admin.unix_socket":
+		return "/other"
 	case "unix_socket.permission_mode":
 		return "600"
 	case "cleanup.worker_threads":

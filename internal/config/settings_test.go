@@ -135,6 +135,12 @@ func TestPoolSizesFollowTheSwitch(t *testing.T) {
 
 func TestFatalRules(t *testing.T) {
 	for json, want := range map[string]string{
+		`{"admin": {"host": "0.0.0.0"}}`:                                                                              "admin.host: \"0.0.0.0\" can be reached by others, who need no token: set admin.token",
+		`{"admin": {"host": "10.0.0.1", "token": "geheim"}}`:                                                          "admin.token: has 6 bytes, at least 16 are needed",
+		`{"admin": {"host": ""}}`:                                                                                     "admin.host: must not be empty",
+		`{"admin": {"unix_socket": "a"}}`:                                                                             "admin.unix_socket: must be absolute",
+		`{"admin": {"token": "geheim geheim"}}`:                                                                       "admin.token: must be printable ASCII without spaces, byte 7 is not",
+		`{"unix_socket": {"enabled": true, "path": "/a"}, "admin": {"unix_socket": "/a"}}`:                            "admin.unix_socket: is unix_socket.path too",
 		`{"activity_timeout": 0}`:                                                                                     "activity_timeout: must be at least 1",
 		`{"adapter": {"driver": "redis-cluster"}}`:                                                                    "adapter.cluster.nodes: is empty",
 		`{"adapter": {"driver": "nats", "nats": {"servers": ["http://u:geheim@h"]}}}`:                                 "adapter.nats.servers: [0]: expected nats://",
@@ -360,5 +366,26 @@ func TestAutoWorkersFollowTheMachine(t *testing.T) {
 	c, _ = mustLoad(t, sources{json: `{"cleanup": {"worker_threads": 9}}`})
 	if n := c.Cleanup.WorkerThreads.Count(); n != 9 {
 		t.Errorf("%d workers", n)
+	}
+}
+
+func TestWhereTheAdminListenerIs(t *testing.T) {
+	for _, c := range []struct {
+		json, network, address string
+		loopback               bool
+	}{
+		{`{}`, "tcp", "127.0.0.1:16001", true},
+		{`{"port": 60000}`, "tcp", "127.0.0.1:50000", true},
+		{`{"port": 0}`, "tcp", "127.0.0.1:0", true},
+		{`{"admin": {"port": 99, "host": "::1"}}`, "tcp", "[::1]:99", true},
+		{`{"admin": {"host": "::", "token": "0123456789abcdef"}}`, "tcp", "[::]:16001", false},
+		{`{"unix_socket": {"enabled": true, "path": "/run/s"}}`, "unix", "/run/s.admin", true},
+		{`{"unix_socket": {"enabled": true, "path": "/run/s"}, "admin": {"port": 99}}`, "tcp", "127.0.0.1:99", true},
+		{`{"admin": {"unix_socket": "/run/t"}}`, "unix", "/run/t", true},
+	} {
+		got, _ := mustLoad(t, sources{json: c.json})
+		if network, address := got.AdminAddr(); network != c.network || address != c.address || got.AdminIsLoopback() != c.loopback {
+			t.Errorf("%s: %s %s, loopback %t; want %s %s, %t", c.json, network, address, got.AdminIsLoopback(), c.network, c.address, c.loopback)
+		}
 	}
 }

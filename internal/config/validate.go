@@ -40,6 +40,7 @@ func (l *loader) validate() {
 	l.validateRedis()
 	l.validateDatabases()
 	l.validateListeners()
+	l.validateAdmin()
 	l.validateCORS()
 	if !c.Cleanup.AsyncEnabled && !c.Cleanup.FallbackToSync {
 		l.fail("cleanup.async_enabled", "is false and cleanup.fallback_to_sync too: nobody would clean up")
@@ -243,6 +244,34 @@ func (l *loader) validateListeners() {
 		l.fail("unix_socket.path", "must be absolute, got %q", p)
 	case strings.Contains(p, "../"), strings.Contains(p, `..\`), strings.HasSuffix(p, "/.."):
 		l.fail("unix_socket.path", "must not contain .., got %q", p)
+	}
+}
+
+// minAdminToken is how long the token must be that keeps others out.
+const minAdminToken = 16
+
+func (l *loader) validateAdmin() {
+	a := &l.cfg.Admin
+	network, address := l.cfg.AdminAddr()
+	switch {
+	case !a.Enabled:
+	case a.UnixSocket != "" && runtime.GOOS == "windows":
+		l.fail("admin.unix_socket", "Windows has no Unix sockets")
+	case a.UnixSocket != "" && !path.IsAbs(address):
+		l.fail("admin.unix_socket", "must be absolute, got %q", address)
+	case network == "unix" && l.cfg.UnixSocket.Enabled && address == l.cfg.UnixSocket.Path:
+		l.fail("admin.unix_socket", "is unix_socket.path too")
+	case network == "unix":
+	case strings.TrimSpace(a.Host) == "":
+		l.fail("admin.host", "must not be empty")
+	case l.cfg.AdminIsLoopback():
+	case a.Token == "":
+		l.fail("admin.host", "%q can be reached by others, who need no token: set admin.token, or admin.host to 127.0.0.1", a.Host)
+	case len(a.Token) < minAdminToken:
+		l.fail("admin.token", "has %d bytes, at least %d are needed because admin.host %q can be reached by others", len(a.Token), minAdminToken, a.Host)
+	}
+	if n := strings.IndexFunc(string(a.Token), func(r rune) bool { return r <= ' ' || r > '~' }); n >= 0 {
+		l.fail("admin.token", "must be printable ASCII without spaces, byte %d is not", n+1)
 	}
 }
 

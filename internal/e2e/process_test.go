@@ -61,7 +61,7 @@ func startProcess(t *testing.T, binary string, a pushertest.App, further map[str
 	p := &process{binary: binary, config: filepath.Join(dir, "config.json"), port: freePort(t)}
 	all := map[string]any{
 		"host": "127.0.0.1", "port": p.port, "shutdown_grace_period": 1,
-		"metrics": map[string]any{"enabled": false},
+		"metrics": map[string]any{"enabled": false}, "admin": map[string]any{"enabled": false},
 		"app_manager": map[string]any{"array": map[string]any{"apps": []any{map[string]any{
 			"id": a.ID, "key": a.Key, "secret": a.Secret, "enabled": true,
 			"enable_client_messages": true, "enable_watchlist_events": true, "enable_subscription_count": true,

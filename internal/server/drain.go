@@ -36,6 +36,9 @@ func (s *Server) drain() {
 	if s.scrape != nil {
 		_ = s.scrape.Close()
 	}
+	if s.tools != nil {
+		_ = s.tools.Close()
+	}
 	s.log.Info("stopped")
 }
 

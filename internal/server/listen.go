@@ -94,18 +94,27 @@ func listenUnix(cfg *config.Config, log *slog.Logger) (net.Listener, error) {
 	if cfg.Mode == "production" && strings.HasPrefix(path, "/tmp/") {
 		log.Warn("unix socket is under /tmp, which every local user can write to", "path", path)
 	}
+	ln, err := listenSocket(path, fs.FileMode(cfg.UnixSocket.PermissionMode))
+	if err != nil {
+		return nil, fmt.Errorf("unix_socket.path, unix_socket.permission_mode: %w", err)
+	}
+	return ln, nil
+}
+
+// listenSocket binds a Unix socket with the permissions mode.
+func listenSocket(path string, mode fs.FileMode) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("unix_socket.path: %w", err)
+		return nil, err
 	}
 	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("unix_socket.path: %w", err)
+		return nil, err
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("unix_socket.path: %w", err)
+		return nil, err
 	}
-	if err := os.Chmod(path, fs.FileMode(cfg.UnixSocket.PermissionMode)); err != nil {
-		return nil, errors.Join(fmt.Errorf("unix_socket.permission_mode: %w", err), ln.Close())
+	if err := os.Chmod(path, mode); err != nil {
+		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
 }

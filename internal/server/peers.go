@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sockudo/internal/cluster"
+	"sockudo/internal/config"
 )
 
 // openPeers sets the other nodes and what closes the way to them; both stay
@@ -17,27 +18,32 @@ func (s *Server) openPeers(ctx context.Context, opts Options) error {
 			return err
 		}
 	}
-	health := &s.cfg.Adapter.ClusterHealth
-	prefix, setting, _ := s.adapter()
-	s.peers = cluster.New(bus, cluster.Options{
+	in := clusterOptions(s.cfg)
+	in.Metrics, in.Log = s.metrics, opts.Log
+	s.peers = cluster.New(bus, in)
+	return nil
+}
+
+// clusterOptions are the settings of a cluster.
+func clusterOptions(cfg *config.Config) cluster.Options {
+	health := &cfg.Adapter.ClusterHealth
+	prefix, setting, _ := adapter(cfg)
+	return cluster.Options{
 		Prefix:            prefix,
 		PrefixSetting:     setting,
-		ID:                s.cfg.Adapter.ClusterID,
-		Secret:            []byte(s.cfg.Adapter.Secret.Reveal()),
+		ID:                cfg.Adapter.ClusterID,
+		Secret:            []byte(cfg.Adapter.Secret.Reveal()),
 		HeartbeatInterval: health.HeartbeatInterval.Duration(),
 		NodeTimeout:       health.NodeTimeout.Duration(),
-		Driver:            s.cfg.Adapter.Driver,
-		Metrics:           s.metrics,
-		Log:               opts.Log,
-	})
-	return nil
+		Driver:            cfg.Adapter.Driver,
+	}
 }
 
 // adapter returns what the topics of this deployment begin with, the setting
 // that says so, and how long the broker may take for one thing; zero values if
 // the driver has none of it.
-func (s *Server) adapter() (prefix, setting string, timeout time.Duration) {
-	switch a := &s.cfg.Adapter; a.Driver {
+func adapter(cfg *config.Config) (prefix, setting string, timeout time.Duration) {
+	switch a := &cfg.Adapter; a.Driver {
 	case "redis":
 		return a.Redis.Prefix, "adapter.redis.prefix", a.Redis.RequestsTimeout.Duration()
 	case "redis-cluster":

@@ -32,7 +32,7 @@ func TestTopicsBeginAsTheSettingsSay(t *testing.T) {
 		cfg := config.Default()
 		cfg.Adapter.Driver = driver
 		cfg.Adapter.Redis.Prefix, cfg.Adapter.Cluster.Prefix, cfg.Adapter.NATS.Prefix = "r", "c", "n"
-		prefix, setting, timeout := (&Server{cfg: cfg}).adapter()
+		prefix, setting, timeout := adapter(cfg)
 		if prefix != want || driver != "local" && (setting == "" || timeout != 5*time.Second) {
 			t.Errorf("%s: prefix %q of %q, timeout %v", driver, prefix, setting, timeout)
 		}

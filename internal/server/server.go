@@ -52,9 +52,11 @@ type Server struct {
 	sockets *ws.Server
 	api     *http.Server
 	scrape  *http.Server
+	tools   *http.Server
 
 	main    net.Listener
 	scraped net.Listener // nil: metrics are off or could not be bound
+	asked   net.Listener // of operators, nil: off or could not be bound
 
 	runCache func(context.Context) error
 	closeBus func() error // nil: there is nothing to close
@@ -95,7 +97,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 		inHub.Peers = s.peers
 	}
 	s.hub = hub.New(inHub)
-	_, _, timeout := s.adapter()
+	_, _, timeout := adapter(cfg)
 	s.node = node.New(s.hub, s.cache, node.Options{
 		Peers:        s.peers,
 		PeerTimeout:  timeout,
@@ -128,6 +130,9 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 	}
 	if s.metrics != nil {
 		s.listenMetrics(ctx)
+	}
+	if err := s.listenAdmin(ctx, opts); err != nil {
+		return nil, errors.Join(err, s.main.Close())
 	}
 	return s, nil
 }
@@ -249,7 +254,7 @@ func (s *Server) Run(ctx context.Context) error {
 	// What runs behind the doors stops after them.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
-	failed := make(chan struct{}, 3)
+	failed := make(chan struct{}, 4)
 	var behind, peers errgroup.Group
 	among, leave := context.WithCancel(inner)
 	defer leave()
@@ -283,11 +288,17 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.scrape != nil {
 		serve("metrics", func() error { return s.scrape.Serve(s.scraped) })
 	}
-	scraped := "off"
+	if s.asked != nil {
+		serve("admin", func() error { return s.tools.Serve(s.asked) })
+	}
+	scraped, asked := "off", "off"
 	if s.scraped != nil {
 		scraped = s.scraped.Addr().String()
 	}
-	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "metrics", scraped)
+	if s.asked != nil {
+		asked = s.asked.Addr().String()
+	}
+	s.log.Info("listening", "addr", s.main.Addr().String(), "tls", s.cfg.SSL.Enabled, "metrics", scraped, "admin", asked)
 	s.logCapacity()
 
 	select {
