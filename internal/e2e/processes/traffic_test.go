@@ -213,11 +213,11 @@ func TestTrafficIsThatOfTheInterestedNodes(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			m := start(t)
-			const publishes, payload = 300, 1000
+			const publishes, payload, channels = 300, 1000, 500
 			const every = 10 * time.Second // the default of heartbeats; each node has one in that time
 			var nodes []*node
 			var scrapes []string
-			var idle, perPublish []float64
+			var idle, perPublish, perChannel []float64
 			for _, size := range []int{2, 4, 8} {
 				first := len(nodes)
 				for len(nodes) < size {
@@ -238,6 +238,27 @@ func TestTrafficIsThatOfTheInterestedNodes(t *testing.T) {
 				<-time.After(every)
 				rate := float64(m.bytes(t)-before) / time.Since(begin).Seconds()
 				idle = append(idle, rate/float64(size))
+
+				// A client subscribes to channels that nobody had.
+				prefix := fmt.Sprintf("many-%d-", size)
+				occupied := func(n *node) error {
+					var list struct{ Channels map[string]any }
+					get(t, n, "/channels", &list, "filter_by_prefix", prefix)
+					if len(list.Channels) != channels {
+						return fmt.Errorf("there are %d, want %d", len(list.Channels), channels)
+					}
+					return nil
+				}
+				var names []string
+				for i := range channels {
+					names = append(names, fmt.Sprint(prefix, i))
+				}
+				begin, before = time.Now(), m.bytes(t)
+				listen(t, fmt.Sprint("the ear of many at ", size), at(nodes[0]), false, names...)
+				for _, n := range nodes {
+					eventually(t, "all channels are known", func() error { return occupied(n) })
+				}
+				perChannel = append(perChannel, (float64(m.bytes(t)-before)-rate*time.Since(begin).Seconds())/channels)
 
 				channel := fmt.Sprint("news-", size)
 				e := listen(t, fmt.Sprint("the ear of ", size), at(nodes[1]), false, channel)
@@ -278,8 +299,8 @@ func TestTrafficIsThatOfTheInterestedNodes(t *testing.T) {
 					}
 				}
 			}
-			t.Logf("traffic: %s: for 2, 4 and 8 nodes %.0f bytes for each publish of %d bytes, received and sent by the broker; %.0f bytes/s of each idle node",
-				driver, perPublish, payload, idle)
+			t.Logf("traffic: %s: for 2, 4 and 8 nodes %.0f bytes for each publish of %d bytes, received and sent by the broker; %.0f bytes for each channel that is new; %.0f bytes/s of each idle node",
+				driver, perPublish, payload, perChannel, idle)
 			// The rest is by chance in the time between two counts.
 			if most := slices.Max(perPublish); most > 1.25*perPublish[0] || most < 2*payload {
 				t.Errorf("bytes per publish are %.0f for 2, 4 and 8 nodes", perPublish)
