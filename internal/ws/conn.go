@@ -56,9 +56,10 @@ type Conn struct {
 	waiting  bool   // for an Await
 	wakeDue  bool   // a Wake came meanwhile
 	deaf     bool   // the peer broke the protocol; what it sends is thrown away
-	eager    bool   // the peer sends so many frames that less is read at once
-	released bool   // the descriptor is closed
-	ended    bool   // Closed has been called
+	flooding bool   // it has asked for too much, and is read when there is time
+	meter    meter
+	released bool // the descriptor is closed
+	ended    bool // Closed has been called
 
 	timer timer // guarded by shard.wheel.mu
 

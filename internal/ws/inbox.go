@@ -6,9 +6,6 @@ import (
 	"runtime/debug"
 )
 
-// eagerAbove is from how many frames in one read a peer counts as a flood.
-const eagerAbove = 16
-
 // open begins the connection; turn is held. answer is what the client gets to
 // its upgrade request, early what it sent behind it. The answer leaves together
 // with what Open sends, when the caller has told the link.

@@ -16,10 +16,8 @@ const (
 	loopBuffer = 64 << 10
 
 	// readBytes is how much is read from a connection in one turn, unless more
-	// of a frame is known to be missing. A peer that sends many frames at once
-	// is read in smaller pieces, so that it cannot keep the others waiting.
-	readBytes  = 2 << 10
-	eagerBytes = 256
+	// of a frame is known to be missing.
+	readBytes = 2 << 10
 
 	// yieldAfter is how long a loop that always finds something goes on before
 	// it lets the flusher run, whom its answers wait for.
@@ -40,7 +38,9 @@ type loop struct {
 
 	turn   sync.Mutex // the turn of all connections of the loop; guards what follows
 	events [loopEvents]unix.EpollEvent
-	buf    []byte // for input, and for what a connection is told at once
+	floods []*Conn
+	pace   *time.Timer // runs readFloods as long as there are any
+	buf    []byte      // for input, and for what a connection is told at once
 
 	mu     sync.Mutex // guards what follows; a leaf
 	dirty  []*Conn    // connections with something to write
@@ -109,32 +109,36 @@ func (l *loop) poll() (n int, now int64) {
 
 // read takes one piece from a connection; turn is held.
 func (l *loop) read(c *Conn, now int64) {
-	if c.waiting {
+	switch {
+	case c.waiting:
 		l.mute(c, true)
-		return
+	case c.flooding: // its time comes
+	case c.meter.spend(l.take(c, now), now) && !c.released:
+		l.flood(c)
 	}
+}
+
+// take reads once and returns how many frames there were; turn is held.
+func (l *loop) take(c *Conn, now int64) (frames int) {
 	if c.secure != nil {
 		c.secure.pipe.refill()
-		l.readSecure(c, now)
-		return
+		return l.readSecure(c, now)
 	}
-	size := readBytes
-	if c.eager {
-		size = eagerBytes
-	}
-	n, err := epoll.Recv(int(c.fd), l.buf[:max(size, min(c.in.need(), len(l.buf)))])
+	n, err := epoll.Recv(int(c.fd), l.buf[:max(readBytes, min(c.in.need(), len(l.buf)))])
 	switch {
 	case n > 0:
 		c.lastRead.Store(now)
-		mine := c.hold()
-		c.eager = c.input(l.buf[:n]) > eagerAbove
-		l.reply(c, mine)
+		held := c.hold()
+		frames = c.input(l.buf[:n])
+		l.reply(c, held)
 	case err == unix.EAGAIN || err == unix.EINTR:
+		c.flooding = false
 	case err != 0:
 		c.lose(os.NewSyscallError("recv", err))
 	default:
 		c.lose(errHungUp)
 	}
+	return frames
 }
 
 // hold keeps what a connection is told from the flusher until reply, and reports
@@ -167,23 +171,25 @@ func (l *loop) reply(c *Conn, held bool) {
 
 // readSecure takes what TLS has, and one piece of the socket if the pipe has
 // been refilled; turn is held.
-func (l *loop) readSecure(c *Conn, now int64) {
-	mine := c.hold()
-	defer func() { l.reply(c, mine) }()
+func (l *loop) readSecure(c *Conn, now int64) (frames int) {
+	held := c.hold()
+	defer func() { l.reply(c, held) }()
 	for !c.waiting && !c.released {
 		n, pause, err := c.secure.read(l.buf)
 		if n > 0 {
 			c.lastRead.Store(now)
-			c.input(l.buf[:n])
+			frames += c.input(l.buf[:n])
 		}
 		switch {
 		case err != nil && !c.released:
 			c.lose(err)
 		case pause:
 			l.owe(c)
-			return
+			c.flooding = c.flooding && frames > 0
+			return frames
 		}
 	}
+	return frames
 }
 
 // owe waits for room when TLS itself had something to say that the socket did
@@ -212,13 +218,13 @@ func (l *loop) mute(c *Conn, off bool) {
 
 // resume goes on after an Await; turn is held.
 func (l *loop) resume(c *Conn) {
-	mine := c.hold()
+	held := c.hold()
 	c.inputHeld()
-	l.reply(c, mine)
+	l.reply(c, held)
 	if c.secure != nil && !c.released {
 		l.readSecure(c, l.p.srv.now())
 	}
-	if !c.waiting && !c.released {
+	if !c.waiting && !c.released && !c.flooding {
 		l.mute(c, false)
 	}
 }

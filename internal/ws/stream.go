@@ -3,7 +3,6 @@ package ws
 import (
 	"crypto/tls"
 	"net"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -70,7 +69,7 @@ func (st *stream) read() {
 		size = tlsBuffer
 	}
 	buf := make([]byte, size)
-	for over, eager := false, false; !over; {
+	for over, flooding := false, false; !over; {
 		n, err := st.nc.Read(buf)
 		st.turn.Lock()
 		for c.waiting && !c.released {
@@ -79,16 +78,17 @@ func (st *stream) read() {
 			st.turn.Lock()
 		}
 		if n > 0 && !c.released {
-			c.lastRead.Store(c.srv.now())
-			eager = c.input(buf[:n]) > eagerAbove
+			now := c.srv.now()
+			c.lastRead.Store(now)
+			flooding = c.meter.spend(c.input(buf[:n]), now)
 		}
 		if err != nil {
 			c.lose(err)
 		}
 		over = c.released || err != nil
 		st.turn.Unlock()
-		if eager { // a flood must not keep a core
-			runtime.Gosched()
+		if flooding && !over {
+			time.Sleep(meterEvery)
 		}
 	}
 	_ = st.nc.Close() // under TLS it says so
