@@ -162,6 +162,19 @@ func TestSaturationKeepsSoManyOnTheirWay(t *testing.T) {
 	}
 }
 
+func TestPestsLoadTheServerAndAreNoReceivers(t *testing.T) {
+	f := newFake(t)
+	o := f.options(fanout)
+	o.Subscribers, o.Floods, o.Drips = 3, 1, 1
+	r, _ := run(t, fanout, o)
+	r.wants(t, map[string]int{"lost": 0, "connections": 3})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.sockets) != 5 {
+		t.Errorf("%d connections, want 5", len(f.sockets))
+	}
+}
+
 func TestPublishCountsAnswers(t *testing.T) {
 	f := newFake(t)
 	o := f.options(publish)

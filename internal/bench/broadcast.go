@@ -21,7 +21,7 @@ their way at any time.`,
   sockudo bench fanout --server-cpu 0 --cpu 1 --case 'floor: --floor' --case 'ours: --serve' \
       --require 'ours.server_us_per_message<=1.4*floor'`,
 		Count: "subscribers of each channel",
-		flags: []string{"subscribers", "channels", "senders", "kind", "source", "rate", "in-flight", "payload", "http", "probes"},
+		flags: []string{"subscribers", "channels", "senders", "kind", "source", "rate", "in-flight", "payload", "http", "probes", "floods", "drips"},
 		files: broadcastFiles,
 		run:   func(ctx context.Context, m *measurement) error { return m.broadcast(ctx) },
 	}
@@ -82,7 +82,9 @@ median: beyond_broker_p50_ms.`,
 	}
 )
 
-func broadcastFiles(o *Options) int { return o.Channels*o.Subscribers + o.HTTP + 2 }
+func broadcastFiles(o *Options) int {
+	return o.Channels*o.Subscribers + o.HTTP + o.Floods + o.Drips + 2
+}
 
 // slotsOf returns how many messages of each of n streams are followed to the
 // last receiver at a time.
@@ -142,6 +144,11 @@ func (m *measurement) broadcast(ctx context.Context) error {
 		return err
 	}
 	defer stopProbes()
+	stopPests, err := m.startPests(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopPests()
 
 	start := cr.clock.now() + int64(50*time.Millisecond)
 	w := &window{from: start + int64(o.Warmup), to: start + int64(o.Warmup+o.Duration)}

@@ -82,10 +82,14 @@ func (c *client) up(k link, _ int64) {
 		return
 	}
 	c.stage = upgrading
+	k.send(upgradeRequest(c.crowd.targets[c.node]))
+}
+
+// upgradeRequest asks for a WebSocket.
+func upgradeRequest(t *target) []byte {
 	var nonce [16]byte
 	binary.LittleEndian.PutUint64(nonce[:], rand.Uint64())
 	binary.LittleEndian.PutUint64(nonce[8:], rand.Uint64())
-	t := c.crowd.targets[c.node]
 	b := make([]byte, 0, 256)
 	b = append(b, "GET "...)
 	b = append(b, t.socketPath...)
@@ -93,8 +97,7 @@ func (c *client) up(k link, _ int64) {
 	b = append(b, t.host...)
 	b = append(b, "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "...)
 	b = base64.StdEncoding.AppendEncode(b, nonce[:])
-	b = append(b, "\r\n\r\n"...)
-	k.send(b)
+	return append(b, "\r\n\r\n"...)
 }
 
 func (c *client) timed() bool { return c.extra }

@@ -45,6 +45,8 @@ type Options struct {
 	Joiners     int
 	Probes      float64
 	Broker      string
+	Floods      int
+	Drips       int
 
 	// How.
 	ConnectRate float64
@@ -118,6 +120,12 @@ func (o *Options) Flags(fs *pflag.FlagSet, s *Scenario) {
 		}},
 		{"broker", func() {
 			fs.StringVar(&o.Broker, "broker", o.Broker, "redis://, redis-cluster:// or nats:// [USER:PASSWORD@]HOST:PORT of the nodes' broker: its own round trip is measured meanwhile")
+		}},
+		{"floods", func() {
+			fs.IntVar(&o.Floods, "floods", o.Floods, "clients that send pings as fast as they are taken, meanwhile")
+		}},
+		{"drips", func() {
+			fs.IntVar(&o.Drips, "drips", o.Drips, "clients that send pings one byte at a time, 5,000 bytes per second, meanwhile")
 		}},
 		{"connect-rate", func() {
 			fs.Float64Var(&o.ConnectRate, "connect-rate", o.ConnectRate, "connections begun per second; 0: as many as --handshakes allows")
@@ -221,6 +229,8 @@ func (o *Options) check(s *Scenario) error {
 		return errors.New("client events need channels of --kind private or presence")
 	case s.uses("in-flight") && o.Rate == 0 && o.InFlight == 0:
 		return errors.New("--rate 0 publishes as fast as --in-flight allows: give it")
+	case o.Floods < 0 || o.Drips < 0:
+		return errors.New("--floods and --drips cannot be negative")
 	case o.Rate < 0 || o.Joins < 0 || o.Probes < 0 || o.ConnectRate < 0:
 		return errors.New("a rate cannot be negative")
 	case o.Duration <= 0:
