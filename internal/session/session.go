@@ -23,6 +23,7 @@ type Session struct {
 
 	refusal  *protocol.Error  // why the client is not admitted
 	open     bool             // registered with the hub
+	left     bool             // and gone from there
 	probed   time.Time        // when the client was pinged without an answer yet
 	deadline time.Time        // of the authorization; zero: none, or met
 	rate     *rateWindow      // of client events, from the first one on
@@ -158,13 +159,22 @@ func (s *Session) schedule(now time.Time) {
 	s.sock.Conn.WakeAt(at)
 }
 
+// Leave takes back all that the connection had. The others are not to see a
+// member who is being thrown out until the client has agreed to it.
+func (s *Session) Leave(*ws.Conn) {
+	if s.open && !s.left {
+		s.left = true
+		s.gate.node.Gone(&s.sock)
+	}
+}
+
 // Closed takes back all that the connection had.
-func (s *Session) Closed(_ *ws.Conn, err error) {
+func (s *Session) Closed(c *ws.Conn, err error) {
 	if !s.open {
 		return
 	}
+	s.Leave(c)
 	s.open = false
-	s.gate.node.Gone(&s.sock)
 	s.metrics.ConnectionClosed()
 	if errors.Is(err, ws.ErrSlow) {
 		s.metrics.SlowConsumer()

@@ -17,6 +17,7 @@ import (
 	"sockudo/internal/cache"
 	"sockudo/internal/hub"
 	"sockudo/internal/node"
+	"sockudo/internal/protocol"
 	"sockudo/internal/pushertest"
 	"sockudo/internal/ws"
 )
@@ -228,6 +229,22 @@ func TestConnectionsLiveThroughARotation(t *testing.T) {
 	d.Subscribe("private-x")
 	c.App.Secret = "newest"
 	c.Subscribe("private-y")
+}
+
+// The client does not read, so that it does not answer the close frame.
+func TestAMemberWhoIsThrownOutIsGoneAtOnce(t *testing.T) {
+	h := build(t, oneApp(t, nil), Options{}, ws.Options{CloseTimeout: time.Hour}, nil)
+	out := pushertest.Dial(t, h.addr, owner)
+	out.Signin(`{"id":"out"}`)
+	out.Subscribe("presence-x", `{"user_id":"out"}`)
+	stays := pushertest.Dial(t, h.addr, owner)
+	stays.Subscribe("presence-x", `{"user_id":"stays"}`)
+	out.Expect("pusher_internal:member_added", "presence-x")
+	out.StopReading()
+	h.node.Terminate(owner.ID, "out", protocol.CodeUnauthorized, "Thrown out")
+	stays.Expect("pusher_internal:member_removed", "presence-x")
+	out.ResumeReading()
+	out.ExpectFail(4009)
 }
 
 func TestUpgradesMayBeLimited(t *testing.T) {

@@ -55,6 +55,7 @@ type Conn struct {
 	await    func() // what a callback has just asked for
 	waiting  bool   // for an Await
 	wakeDue  bool   // a Wake came meanwhile
+	leaveDue bool   // a Leave came meanwhile
 	deaf     bool   // the peer broke the protocol; what it sends is thrown away
 	flooding bool   // it has asked for too much, and is read when there is time
 	meter    meter
@@ -71,7 +72,7 @@ type Conn struct {
 	purging  bool // drop the queue when the writer is back
 	told     bool // the peer's close frame has come
 	failed   bool // the peer broke the protocol: nothing will answer the close frame
-	slow     bool // OnSlow is to be called
+	leaving  bool // Leave is to be called
 	crowded  bool // the client keeps up and half of a bound is queued
 	muted    bool // input is not asked for, because a callback waits; poll transport only
 	queue    fifo

@@ -66,6 +66,13 @@ type echo struct {
 	on     func(c *Conn, payload []byte) // nil: echo
 	open   func(c *Conn)
 	wake   func(c *Conn, now time.Time)
+	leave  func()
+}
+
+func (h *echo) Leave(*Conn) {
+	if h.leave != nil {
+		h.leave()
+	}
 }
 
 func (h *echo) Open(c *Conn) {

@@ -53,6 +53,10 @@ func (c *Conn) wait(f func()) {
 		c.end()
 		return
 	}
+	if c.leaveDue {
+		c.leaveDue = false
+		c.leave()
+	}
 	if c.wakeDue {
 		c.wakeDue = false
 		c.wake(c.srv.now())
@@ -83,6 +87,19 @@ func (c *Conn) wake(now int64) {
 		c.wakeDue = true
 	case !c.released:
 		c.call(func() { c.handler.Wake(c, c.srv.time(now)) })
+	}
+}
+
+// leave calls Leave, or sees to it that it is called when an Await is over; turn
+// is held.
+func (c *Conn) leave() {
+	h, ok := c.handler.(Leaver)
+	switch {
+	case !ok || c.released || c.ended:
+	case c.waiting:
+		c.leaveDue = true
+	default:
+		c.call(func() { h.Leave(c) })
 	}
 }
 
@@ -202,13 +219,8 @@ func (c *Conn) end() {
 	c.mu.Lock()
 	err := c.err
 	c.drop()
-	slow := c.slow
-	c.slow = false
 	c.mu.Unlock()
 	c.shard.wheel.remove(c)
-	if slow {
-		c.guard(func() { c.srv.opts.OnSlow(c) })
-	}
 	c.call(func() { c.handler.Closed(c, err) })
 	c.srv.left(c)
 }

@@ -47,7 +47,6 @@ func (c *Conn) refuse() bool {
 // reports whether the link must be told.
 func (c *Conn) giveUp() (wake bool) {
 	c.srv.slow.Add(1)
-	c.slow = c.srv.opts.OnSlow != nil
 	c.purge()
 	return c.sayBye(ErrSlow, c.srv.opts.SlowCode, c.srv.opts.SlowReason)
 }
@@ -55,7 +54,7 @@ func (c *Conn) giveUp() (wake bool) {
 // sayBye makes a close frame the last one and starts the time that the peer
 // has; mu is held. It reports whether the link must be told.
 func (c *Conn) sayBye(err error, code uint16, reason string) (wake bool) {
-	c.state, c.err = stateClosing, err
+	c.state, c.err, c.leaving = stateClosing, err, true
 	c.closeBy = c.srv.now() + int64(c.srv.opts.CloseTimeout)
 	c.farewell = closeFrame(code, reason)
 	c.schedule()
@@ -213,11 +212,11 @@ func (c *Conn) cut(err error) {
 
 // due returns when tick has something to do, 0 for never; mu is held.
 func (c *Conn) due() int64 {
-	if c.slow {
-		return 1
-	}
 	if c.state == stateCut {
 		return 0
+	}
+	if c.leaving {
+		return 1
 	}
 	at := c.wakeAt
 	if c.closeBy != 0 && (at == 0 || c.closeBy < at) {
@@ -259,24 +258,26 @@ func (c *Conn) tick(now int64) {
 			flush = c.giveUp()
 		}
 	}
-	slow := c.slow
-	c.slow = false
+	leave := c.leaving
+	c.leaving = false
 	c.schedule()
 	c.mu.Unlock()
 	if flush {
 		c.link.flush(c)
 	}
-	if slow {
-		c.guard(func() { c.srv.opts.OnSlow(c) })
-	}
-	if late || wake {
+	if late || wake || leave {
 		c.turn.Lock()
 		defer c.turn.Unlock()
 		if late {
 			c.lose(errNoAnswer)
 			return
 		}
-		c.wake(now)
+		if leave {
+			c.leave()
+		}
+		if wake {
+			c.wake(now)
+		}
 	}
 }
 

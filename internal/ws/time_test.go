@@ -198,21 +198,20 @@ func TestUnansweredCloseIsCutAfterTheTimeout(t *testing.T) {
 
 func TestClientThatStopsReadingIsClosedWhenTheQueueIsTooOld(t *testing.T) {
 	var conn *Conn
-	var slow atomic.Int32
-	h := &echo{open: func(c *Conn) { conn = c }}
-	opts := Options{OnSlow: func(c *Conn) { slow.Add(1) }}
-	inBubble(t, opts, h, func(t *testing.T, s *Server, dial func() net.Conn) {
+	var left atomic.Int32
+	h := &echo{open: func(c *Conn) { conn = c }, leave: func() { left.Add(1) }}
+	inBubble(t, Options{}, h, func(t *testing.T, s *Server, dial func() net.Conn) {
 		p := upgraded(t, dial())
 		synctest.Wait()
 		start := time.Now()
 		conn.Send(TextFrame([]byte("never read")))
 		time.Sleep(9 * time.Second)
-		if slow.Load() != 0 {
+		if left.Load() != 0 {
 			t.Error("given up before its time")
 		}
 		time.Sleep(1500 * time.Millisecond)
-		if slow.Load() != 1 || conn.Send(TextFrame(nil)) {
-			t.Errorf("after 10.5 s: OnSlow called %d times", slow.Load())
+		if left.Load() != 1 || conn.Send(TextFrame(nil)) {
+			t.Errorf("after 10.5 s: Leave called %d times", left.Load())
 		}
 		if err := <-h.closed; !errors.Is(err, ErrSlow) {
 			t.Errorf("err = %v", err)
@@ -220,8 +219,8 @@ func TestClientThatStopsReadingIsClosedWhenTheQueueIsTooOld(t *testing.T) {
 		if d := time.Since(start); d > 16*time.Second {
 			t.Errorf("closed after %v", d)
 		}
-		if st := s.Stats(); st.Slow != 1 || st.StuckBytes != 0 || st.WaitingBytes != 0 || slow.Load() != 1 {
-			t.Errorf("stats %+v, OnSlow called %d times", st, slow.Load())
+		if st := s.Stats(); st.Slow != 1 || st.StuckBytes != 0 || st.WaitingBytes != 0 || left.Load() != 1 {
+			t.Errorf("stats %+v, Leave called %d times", st, left.Load())
 		}
 		_ = p.Close()
 	})

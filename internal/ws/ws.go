@@ -56,6 +56,15 @@ type Limiter interface {
 	MaxMessageBytes() int
 }
 
+// A Leaver is a Handler that wants to know when its connection has begun to
+// close, which can last for Options.CloseTimeout if the client is not there or
+// does not read.
+type Leaver interface {
+	// Leave is called once, up to 250 ms later, unless Closed was called before.
+	// Only Wake and Closed follow it.
+	Leave(c *Conn)
+}
+
 // Accept decides about a valid upgrade request. It may wait, until the
 // request's context is done. Either the handler of the connection is returned,
 // or the answer that refuses it over HTTP.
@@ -78,7 +87,6 @@ type Options struct {
 	DropSlow         bool          // frames over a bound are dropped; false: the connection is closed
 	SlowCode         uint16        // close code for it; 0: 4100
 	SlowReason       string        // close reason for it
-	OnSlow           func(c *Conn) // told of it, once, on a goroutine without locks; nil: nobody is
 	HandshakeTimeout time.Duration // for the whole request; 0: 10 s
 	CloseTimeout     time.Duration // for the peer to answer a close; 0: 5 s
 	MaxHandshakes    int           // begun and unfinished at a time, the oldest gives way; 0: 1,024
