@@ -13,14 +13,19 @@ import (
 
 func TestFaultsOfTheNetwork(t *testing.T) {
 	opts := server(t)
-	target, err := url.Parse(opts.Endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	apptest.RunFaults(t, target.Host, func(t *testing.T, addr string) app.Backend {
+	apptest.RunFaults(t, parse(t, opts.Endpoint).Host, func(t *testing.T, addr string) app.Backend {
 		opts.Endpoint, opts.Timeout, opts.MaxConns = "http://"+addr, apptest.CallTimeout, 8
 		return newStore(t, opts)
 	})
+}
+
+func parse(t testing.TB, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 func TestTheServerEndsAndComesBack(t *testing.T) {
