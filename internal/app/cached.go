@@ -228,13 +228,30 @@ func (c *Cached) stale(way by, name string, err error) (*App, error) {
 }
 
 // fill puts an app that the store had into the shared cache and this process.
+//
+// Another process may have changed the app after it was read, and removed it
+// from the cache before it was shared: all nodes would use it for as long as
+// the cache keeps it. So the store is asked once more. Whoever changes the app
+// after that removes it after that too.
 func (c *Cached) fill(ctx context.Context, a *App, changes uint64) {
+	if !c.fillUnchecked(ctx, a, changes) {
+		return
+	}
+	if now, err := c.store.ByID(ctx, a.ID); err != nil || !Same(a, now) {
+		c.drop(ctx, a)
+	}
+}
+
+// fillUnchecked reports whether the shared cache has the app now.
+func (c *Cached) fillUnchecked(ctx context.Context, a *App, changes uint64) (shared bool) {
 	c.dropOldKey(ctx, a)
-	c.share(ctx, a)
+	shared = c.share(ctx, a)
 	c.keep(a, changes)
 	if c.changes.Load() != changes {
 		c.unshare(ctx, a)
+		return false
 	}
+	return shared
 }
 
 // dropOldKey forgets the key under which this process knew an app, if it has
@@ -282,17 +299,20 @@ func (c *Cached) drop(ctx context.Context, a *App) {
 	c.unshare(ctx, a)
 }
 
-func (c *Cached) share(ctx context.Context, a *App) {
+// share reports whether the shared cache has the app now, under one of its names at least.
+func (c *Cached) share(ctx context.Context, a *App) bool {
 	if c.opts.Cache == nil {
-		return
+		return false
 	}
-	record := MarshalRecord(a)
+	record, shared := MarshalRecord(a), false
 	for _, way := range []by{c.byID(), c.byKey()} {
 		if err := c.opts.Cache.Set(ctx, way.prefix+way.name(a), record, c.opts.TTL); err != nil {
 			c.log.Debug("app not cached", "app_id", a.ID, "err", err)
-			return
+			return shared
 		}
+		shared = true
 	}
+	return shared
 }
 
 func (c *Cached) unshare(ctx context.Context, a *App) {

@@ -181,7 +181,7 @@ func TestAKnownAppIsLookedUpInTheProcessThenTheCacheThenTheStore(t *testing.T) {
 		s, shared := newOutside(simple("a")), newShared()
 		c := cached(s, shared)
 		find1(t, c, "a-key")
-		wantAsked(t, s, 1, "first lookup")
+		wantAsked(t, s, 2, "first lookup, and whether what was shared is still so")
 		if !shared.has("app:id:a", "app:key:a-key") {
 			t.Error("the shared cache was not filled")
 		}
@@ -197,7 +197,7 @@ func TestAKnownAppIsLookedUpInTheProcessThenTheCacheThenTheStore(t *testing.T) {
 		wantAsked(t, s, 0, "after the in-process time")
 		time.Sleep(300 * time.Second)
 		find1(t, c, "a-key")
-		wantAsked(t, s, 1, "after the time of the cache")
+		wantAsked(t, s, 2, "after the time of the cache")
 
 		find1(t, cached(s, shared), "a-key")
 		wantAsked(t, s, 0, "on another node")
@@ -476,6 +476,14 @@ func TestALookupLeavesNothingBehindThatAChangeHasOutdated(t *testing.T) {
 			return c.Update(t.Context(), nil, a)
 		}, nil},
 		{"delete", func(t *testing.T, c *Cached) error { return c.Delete(t.Context(), "a") }, ErrNotFound},
+		{"update by another process", func(t *testing.T, c *Cached) error {
+			a := simple("a")
+			a.Secret = "geheim-newer"
+			return cached(c.store, c.opts.Cache).Update(t.Context(), nil, a)
+		}, nil},
+		{"delete by another process", func(t *testing.T, c *Cached) error {
+			return cached(c.store, c.opts.Cache).Delete(t.Context(), "a")
+		}, ErrNotFound},
 	} {
 		t.Run(change.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -571,7 +579,7 @@ func TestABadRecordInTheCacheIsReadAgain(t *testing.T) {
 			if a := find1(t, c, "a-key"); a.ID != "a" || a.Origins != nil {
 				t.Errorf("with %q in the cache: got %v", bad, a)
 			}
-			wantAsked(t, s, 1, "with "+bad)
+			wantAsked(t, s, 2, "with "+bad)
 			if got, _, err := shared.Get(t.Context(), "app:key:a-key"); err != nil || string(got) != string(MarshalRecord(simple("a"))) {
 				t.Errorf("%q was not overwritten", bad)
 			}

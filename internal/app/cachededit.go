@@ -13,7 +13,7 @@ func (c *Cached) List(ctx context.Context, yield func(*App) bool) error {
 	return c.store.List(ctx, func(a *App) bool {
 		if kept < c.opts.Capacity {
 			kept++
-			c.fill(ctx, a, changes)
+			c.fillUnchecked(ctx, a, changes) // a question for each would be too many
 		}
 		return yield(a)
 	})
