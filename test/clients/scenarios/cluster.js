@@ -24,6 +24,21 @@ async function told(nodes, node) {
   await everywhere(nodes, (other) => other.occupied(name, true));
 }
 
+// inOrder waits for the end that each sender has sent, checks that all of its
+// events came before, each once and in order, and returns the ends.
+async function inOrder(box, end, senders, count, where) {
+  const ends = [];
+  for (const _ of senders) {
+    ends.push(await end.take());
+  }
+  const heard = box.left();
+  equal(heard.length, count * senders.length, `events at ${where}`);
+  for (const from of senders) {
+    equal(heard.filter((e) => e.from === from).map((e) => e.n), range(count), `heard at ${where} from node ${from}`);
+  }
+  return ends;
+}
+
 const news = (prefix) => ({
   name: `${prefix}… at one node is heard at all nodes, once and in order`,
   async run(nodes) {
@@ -38,14 +53,8 @@ const news = (prefix) => ({
       await node.call('triggerBatch', range(5).map((n) => ({ channel: name, name: 'news', data: { from, n: 20 + n } })));
       await node.call('trigger', name, 'end', from);
     }
-    for (const [i, end] of ends.entries()) {
-      for (const _ of nodes) {
-        await end.next();
-      }
-      const heard = boxes[i].left();
-      for (const from of nodes.keys()) {
-        equal(heard.filter((e) => e.from === from).map((e) => e.n), range(25), `heard at node ${i} from node ${from}`);
-      }
+    for (const i of nodes.keys()) {
+      await inOrder(boxes[i], ends[i], range(nodes.length), 25, `node ${i}`);
     }
   },
 });
@@ -86,17 +95,10 @@ const whispers = (prefix) => ({
       }
       channel.trigger('client-end', from);
     }
-    for (const [i, end] of ends.entries()) {
-      const others = [...nodes.keys()].filter((from) => from !== i);
-      const user = (from) => (prefix.startsWith('presence-') ? `user-${from}` : undefined);
-      for (const _ of others) {
-        const { data: from, metadata } = await end.take();
-        equal(metadata?.user_id, user(from), 'user_id of the metadata');
-      }
-      const heard = boxes[i].left();
-      equal(heard.length, 50 * others.length, `events at node ${i}`);
-      for (const from of others) {
-        equal(heard.filter((e) => e.from === from).map((e) => e.n), range(50), `heard at node ${i} from node ${from}`);
+    for (const i of nodes.keys()) {
+      const others = range(nodes.length).filter((from) => from !== i);
+      for (const { data: from, metadata } of await inOrder(boxes[i], ends[i], others, 50, `node ${i}`)) {
+        equal(metadata?.user_id, prefix.startsWith('presence-') ? `user-${from}` : undefined, 'user_id of the metadata');
       }
     }
   },
@@ -226,14 +228,8 @@ export const scenarios = [
         }
         await node.call('sendToUser', user_id, 'end', from);
       }
-      for (const [i, end] of ends.entries()) {
-        for (const _ of nodes) {
-          await end.next();
-        }
-        const heard = boxes[i].left();
-        for (const from of nodes.keys()) {
-          equal(heard.filter((e) => e.from === from).map((e) => e.n), range(10), `heard at node ${i} from node ${from}`);
-        }
+      for (const i of nodes.keys()) {
+        await inOrder(boxes[i], ends[i], range(nodes.length), 10, `node ${i}`);
       }
       equal(others.left(), [], 'what another user heard');
     },
