@@ -11,7 +11,12 @@ import { scenarios } from './scenarios/cluster.js';
 const require = createRequire(import.meta.url);
 const backends = ports().map((port) => ({ port, backend: new Backend(port) }));
 before(() => Promise.all(backends.map(({ backend }) => backend.start())));
-after(() => Promise.all(backends.map(({ backend }) => backend.close())));
+after(async () => {
+  await Promise.all(backends.map(({ backend }) => backend.close()));
+  // The WebSocket library of pusher-js would keep the process for 30 s after a
+  // connection that the server has closed.
+  setTimeout(() => process.exit(), 2000).unref();
+});
 
 for (const name of ['pusher-js', 'pusher-js-7']) {
   const Pusher = require(name);
