@@ -26,7 +26,7 @@ func Announce(ctx context.Context, bus Bus, opts Options, apps []string) error {
 	}
 	if err == nil {
 		// Nodes need not remember what was heard of this process.
-		if bye := c.publish(ctx, &outgoing{topic: toDirectory, kind: kindGoodbye}); bye != nil {
+		if bye := c.publish(ctx, &outgoing{topic: toDirectory, kind: kindGoodbye, body: (&goodbye{}).append(nil)}); bye != nil {
 			err = fmt.Errorf("cluster: goodbye: %w", bye)
 		}
 	}

@@ -96,14 +96,27 @@ type openThing struct {
 	// doubt: it is again what was told last, as far as is known. But its owner may
 	// have told that it was not, and died.
 	doubt bool
+	// blind: it is in doubt because it changed while this node did not see
+	// everything. Only somebody who did can end that.
+	blind bool
 	// loaded: it came with a partition that was there before this node, while
 	// nobody was known who might have told it.
 	loaded bool
 }
 
+// age is for how many milliseconds a thing is open, twice; odd if in doubt.
+func (o *openThing) age(now time.Time) uint64 {
+	age := uint64(now.Sub(o.since).Milliseconds()) << 1
+	if o.doubt {
+		age |= 1
+	}
+	return age
+}
+
 const (
-	// recordDelay gathers records for the others.
-	recordDelay = 500 * time.Millisecond
+	// recordDelay gathers records for the others. Who dies within it takes with it
+	// what it told that nobody else could see.
+	recordDelay = 50 * time.Millisecond
 	// remindAfter is how long a thing is open before its owner is reminded, and
 	// remindAgain when it is reminded again.
 	remindAfter = 750 * time.Millisecond
@@ -143,7 +156,7 @@ func (k *core) take(now time.Time, transitions []directory.Transition) {
 	for _, t := range transitions {
 		what := thing{t.App, t.Channel, t.User}
 		came, went := t.Before == 0, t.After == 0
-		if (came || went) && c.led && !k.joined {
+		if o, ok := c.open[what]; (came || went) && c.led && !k.joined && (!ok || o.blind) {
 			k.doubt(now, what)
 			continue
 		}
@@ -174,7 +187,7 @@ func (k *core) doubt(now time.Time, what thing) {
 		o = openThing{stamp: c.records[what].stamp, since: now, again: now.Add(remindAfter)}
 	}
 	o.told, _ = k.see(what)
-	o.doubt, o.loaded = true, false
+	o.doubt, o.blind, o.loaded = true, true, false
 	c.open[what] = o
 }
 
@@ -196,7 +209,7 @@ func (k *core) settle(now time.Time, what thing, told record, is bool, info stri
 	c := &k.charge
 	if told.is == is {
 		if o, ok := c.open[what]; ok {
-			if o.doubt = !k.sure(now, what, o.since); o.doubt {
+			if o.doubt = o.blind || !k.sure(now, what, o.since); o.doubt {
 				c.open[what] = o
 			} else {
 				delete(c.open, what)
@@ -327,10 +340,14 @@ func (k *core) chargeJoined(now time.Time) {
 	c := &k.charge
 	k.absorb(now)
 	c.since = now
-	for what, o := range c.open {
-		if o.doubt {
+	for _, what := range slices.SortedFunc(maps.Keys(c.open), thing.compare) {
+		o := c.open[what]
+		if o.blind {
 			k.doubt(now, what) // as it is, now that all is seen
+			continue
 		}
+		is, info := k.see(what)
+		k.settle(now, what, record{is: o.told, stamp: o.stamp}, is, info)
 	}
 	for what, r := range c.records {
 		is, info := k.see(what)
@@ -503,7 +520,7 @@ func (k *core) takeOver(now, after time.Time, new func(thing) bool) {
 func (k *core) close(now time.Time, what thing) {
 	o := k.charge.open[what]
 	delete(k.charge.open, what)
-	if is, info := k.see(what); is != o.told || o.doubt && !k.sure(now, what, o.since) {
+	if is, info := k.see(what); is != o.told || o.blind || o.doubt && !k.sure(now, what, o.since) {
 		k.tell(now, what, is, info)
 	}
 }
@@ -690,7 +707,10 @@ func (k *core) learn(now time.Time, what thing, r record) {
 	c := &k.charge
 	c.clock = max(c.clock, r.stamp)
 	if old, ok := c.records[what]; ok && old.stamp >= r.stamp {
-		return
+		if o, open := c.open[what]; !open || o.stamp >= old.stamp {
+			return
+		}
+		r = old // the thing was opened by somebody who did not know of it
 	}
 	if len(c.records) < maxOpen {
 		c.records[what] = r
@@ -717,8 +737,12 @@ func (k *core) remindOwners(now time.Time) {
 	}
 	for _, what := range slices.SortedFunc(maps.Keys(due), thing.compare) {
 		o := k.charge.open[what]
-		if o.doubt && k.sure(now, what, o.since) {
+		if o.doubt && !o.blind && k.sure(now, what, o.since) {
 			delete(k.charge.open, what)
+			continue
+		}
+		if k.mayTell(what) {
+			k.close(now, what)
 			continue
 		}
 		p := k.peers[k.owner(what.app, what.channel)]
@@ -734,15 +758,42 @@ func (k *core) remindOwners(now time.Time) {
 		}
 		if len(l.entries) < maxReminders {
 			l.add(what, o.told, o.stamp)
-			age := uint64(now.Sub(o.since).Milliseconds()) << 1
-			if o.doubt {
-				age |= 1
-			}
-			l.ages = append(l.ages, age)
+			l.ages = append(l.ages, o.age(now))
 		}
 	}
 	for _, node := range slices.Sorted(maps.Keys(lists)) {
 		k.send(toNode, node, kindRemind, lists[node].append(nil))
+	}
+}
+
+// confide tells a peer that fetches this node's partition what of it may not have
+// been told: the peer would take it for known.
+func (k *core) confide(now time.Time, to target) {
+	l := toldList{to: to}
+	for _, what := range slices.SortedFunc(maps.Keys(k.charge.open), thing.compare) {
+		if len(l.entries) == maxReminders {
+			break
+		}
+		o := k.charge.open[what]
+		l.add(what, o.told, o.stamp)
+		l.ages = append(l.ages, o.age(now))
+	}
+	if len(l.entries) > 0 {
+		k.send(toNode, to.node, kindRemind, l.append(nil))
+	}
+}
+
+// adopt takes over what a peer confides while this node joins.
+func (k *core) adopt(now time.Time, what thing, told record, age time.Duration, doubt bool) {
+	c := &k.charge
+	if told.stamp > c.records[what].stamp {
+		k.learn(now, what, told)
+	}
+	if c.records[what].stamp > told.stamp {
+		return
+	}
+	if o, ok := c.open[what]; (!ok || o.blind || o.loaded) && (ok || len(c.open) < maxOpen) {
+		c.open[what] = openThing{told: told.is, stamp: told.stamp, since: now.Add(-age), again: now, doubt: doubt}
 	}
 }
 
@@ -764,6 +815,10 @@ func (k *core) reminded(now time.Time, from target, m *toldList) {
 		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
 		told := record{m.entries[i].Value > 0, m.stamps[i], now}
 		age, doubt := time.Duration(m.ages[i]>>1)*time.Millisecond, m.ages[i]&1 != 0
+		if !k.joined {
+			k.adopt(now, what, told, age, doubt)
+			continue
+		}
 		if known, ok := c.records[what]; told.stamp > known.stamp {
 			k.learn(now, what, told)
 			if c.records[what].stamp > told.stamp {

@@ -132,6 +132,7 @@ type Cluster struct {
 	dir       *directory.Directory
 	guard     *guard
 	interests *interests
+	gate      gate
 	invalid   error
 
 	wakeLoop chan struct{} // the loop has something to do
@@ -327,12 +328,14 @@ func (e busEvents) Message(topic string, msg []byte) { e.c.message(topic, msg, t
 
 // Lost passes it on to the loop.
 func (e busEvents) Lost() {
+	e.c.gate.lose()
 	e.c.gap()
 	e.c.post(arrival{what: busLost})
 }
 
 // Restored passes it on to the loop.
 func (e busEvents) Restored() {
+	e.c.gate.restore()
 	e.c.gap()
 	e.c.post(arrival{what: busRestored})
 }
@@ -460,7 +463,7 @@ func (c *Cluster) do(f func(k *core)) {
 	out := c.core.out
 	c.core.out = nil
 	told := len(c.core.changes)+len(c.core.facts) > 0
-	c.mu.Unlock()
+	c.unlock()
 	c.enqueue(out)
 	if told {
 		wake(c.wakeLoop)
@@ -473,7 +476,7 @@ func (c *Cluster) step(f func(k *core)) {
 	c.mu.Lock()
 	f(c.core)
 	out, changes, facts := c.core.effects()
-	c.mu.Unlock()
+	c.unlock()
 	c.enqueue(out)
 	for i := range changes {
 		switch ch := &changes[i]; ch.Kind {
@@ -489,6 +492,15 @@ func (c *Cluster) step(f func(k *core)) {
 		for _, f := range facts {
 			c.witness.Witness(f)
 		}
+	}
+}
+
+// unlock ends a change of the core.
+func (c *Cluster) unlock() {
+	losses, attended := c.core.losses, c.gate.shut.Load() && c.core.attended()
+	c.mu.Unlock()
+	if attended {
+		c.gate.open(losses)
 	}
 }
 
@@ -752,7 +764,12 @@ func (c *Cluster) Unwant(app, channel string) {
 // Broadcast hands the payload of a text frame to the peers that want the
 // channel, for all subscribers there but the socket with the id exceptSocket.
 // An error says that they may not get it. at is when the event was published.
+// After the broker was lost it waits a moment for the peers to hear it again.
 func (c *Cluster) Broadcast(ctx context.Context, app, channel string, payload []byte, exceptSocket string, at time.Time) error {
+	if err := c.gate.pass(ctx); err != nil {
+		c.metrics.BusDropped(c.opts.Driver)
+		return fmt.Errorf("cluster: broadcast on channel %s: %w", channel, err)
+	}
 	m := broadcast{app: app, channel: channel, except: exceptSocket, at: at, payload: payload}
 	b := c.guard.header(c.guard.envelope(kindBroadcast, nil, time.Now()), m.size())
 	if err := c.bus.Publish(ctx, c.topics.channel(app, channel), c.guard.finish(m.append(b))); err != nil {
@@ -766,6 +783,9 @@ func (c *Cluster) Broadcast(ctx context.Context, app, channel string, payload []
 // Terminate closes the connections of a signed-in user at the peers.
 func (c *Cluster) Terminate(ctx context.Context, app, user string, code int, message string) error {
 	m := terminate{app, user, code, message}
+	if err := c.gate.pass(ctx); err != nil {
+		return fmt.Errorf("cluster: terminate user %s: %w", user, err)
+	}
 	if err := c.bus.Publish(ctx, c.topics.control, c.guard.seal(kindTerminate, m.append(nil), time.Now())); err != nil {
 		return fmt.Errorf("cluster: terminate user %s: %w", user, err)
 	}
@@ -775,6 +795,9 @@ func (c *Cluster) Terminate(ctx context.Context, app, user string, code int, mes
 
 // AppChanged tells the peers that an app is not what it was.
 func (c *Cluster) AppChanged(ctx context.Context, appID string) error {
+	if err := c.gate.pass(ctx); err != nil {
+		return fmt.Errorf("cluster: app %s changed: %w", appID, err)
+	}
 	if err := c.bus.Publish(ctx, c.topics.control, c.guard.seal(kindApp, []byte(appID), time.Now())); err != nil {
 		return fmt.Errorf("cluster: app %s changed: %w", appID, err)
 	}

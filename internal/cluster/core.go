@@ -53,6 +53,7 @@ type core struct {
 	last      time.Time // the last look at the clock
 	connected bool
 	restored  time.Time // when it last became so
+	losses    uint64    // how often it was not
 	deaf      time.Time // since when nothing is heard; zero: it is
 	hellos    int       // said since the start
 	joined    bool      // the partitions of those who lived at the start are held
@@ -115,6 +116,7 @@ type peer struct {
 	held    bool          // its partition was known whole
 	matched time.Time     // when digests were last the same
 	differ  int           // entries that were found to differ last
+	unsure  bool          // whether it hears since the bus was lost
 
 	transfer *transfer
 	later    map[uint64]directory.Batch // not applied, or kept during a transfer, by first number
@@ -147,6 +149,7 @@ func (k *core) start(now time.Time) {
 func (k *core) lost(now time.Time) {
 	k.look(now)
 	k.connected = false
+	k.doubtPeers()
 }
 
 // regained notes that every topic is subscribed again. Everybody is asked what
@@ -160,6 +163,7 @@ func (k *core) regained(now time.Time) {
 	k.beatSent = time.Time{}
 	k.again = now
 	k.sayHello(now)
+	k.askPeers(now)
 }
 
 func (k *core) sayHello(now time.Time) {
@@ -241,6 +245,7 @@ func (k *core) tick(now time.Time) {
 	if !k.beatSent.IsZero() && now.Sub(k.beatSent) > canaryTimeout/2 && k.beatAt.Sub(now) > settle {
 		k.beatAt = now // nobody may have heard the last one
 	}
+	k.askPeers(now)
 	if k.snapshot != nil && now.Sub(k.snapshot.used) > snapshotKept {
 		k.snapshot = nil
 	}
@@ -373,6 +378,18 @@ func (k *core) dispatch(now time.Time, e *envelope) bool {
 		if m.to == k.self {
 			k.assured(&m)
 		}
+	case kindListen, kindListens:
+		m, ok := readListen(e.body)
+		if !ok {
+			return false
+		}
+		switch {
+		case m.to != k.self:
+		case e.kind == kindListen:
+			k.askedToListen(from, &m)
+		default:
+			k.listens(from, &m)
+		}
 	case kindReport:
 		return k.report(from, e.body)
 	case kindAsk:
@@ -416,6 +433,7 @@ func (k *core) peer(now time.Time, from target) *peer {
 			return nil
 		}
 		p = &peer{target: from, since: now, later: map[uint64]directory.Batch{}}
+		p.unsure = k.losses > 0 && now.Sub(k.restored) < listenTimeout
 		k.peers[from.node] = p
 		k.metrics.ClusterNodes(len(k.peers) + 1)
 		k.log.Info("node appeared", "node_id", p.node)
@@ -581,6 +599,9 @@ func (k *core) heartbeat(now time.Time, p *peer, b heartbeat) {
 		k.hold(now, p)
 	}
 	k.chargeBeat(now, p)
+	if b.hello && p.unsure && k.connected {
+		k.askPeer(p) // it is back
+	}
 	if b.hello && k.beatAt.After(now.Add(helloDelay)) {
 		k.beatAt = now.Add(helloDelay)
 	}
@@ -601,6 +622,9 @@ func (k *core) next(now time.Time) (*outgoing, time.Duration) {
 		if now.Before(k.again) {
 			return nil, k.again.Sub(now)
 		}
+		if k.hello {
+			k.enlarge()
+		}
 		return k.sending, 0
 	}
 	switch {
@@ -618,6 +642,9 @@ func (k *core) next(now time.Time) (*outgoing, time.Duration) {
 			return out, 0
 		}
 		k.say(now)
+	}
+	if !now.Before(k.beatAt) {
+		k.charge.sendAt = now // a heartbeat says that there are no more
 	}
 	if out := k.drainRecords(now); out != nil {
 		k.sending = out
@@ -647,6 +674,25 @@ func (k *core) drain() *outgoing {
 	}
 	k.sending = &outgoing{topic: toDirectory, kind: kindBatch, body: appendBatch(nil, b)}
 	return k.sending
+}
+
+// enlarge adds what has changed since to a batch that the broker has not taken:
+// those who forgot this node fetch its partition as soon as they hear it, and
+// would show who has left meanwhile.
+func (k *core) enlarge() {
+	if k.sending.kind != kindBatch {
+		return
+	}
+	all, _ := readBatch(k.sending.body)
+	for k.dir.Pending() && len(all.Entries) < 4*messageLimit {
+		more := k.dir.Drain(messageLimit)
+		all.N += more.N
+		all.Entries = append(slices.Clip(all.Entries), more.Entries...)
+	}
+	if k.charge.wanted {
+		k.unsaid = append(k.unsaid, k.dir.Transitions()...)
+	}
+	k.sending = &outgoing{topic: toDirectory, kind: kindBatch, body: appendBatch(nil, all)}
 }
 
 func (k *core) beat(now time.Time) *outgoing {

@@ -29,6 +29,8 @@ const (
 	kindRemind
 	kindSure
 	kindReport
+	kindListen
+	kindListens
 	kindCanary
 
 	kindBeacon // on the topic that all clusters of a prefix share

@@ -109,7 +109,8 @@ type world struct {
 	had     map[thing]time.Time // when the connections of a member were others last, at any node
 	steps   int
 	facts   int
-	mourned int // times that subscribers had to be told of a death
+	deaths  []time.Time // of late
+	mourned int         // times that subscribers had to be told of a death
 	fault   error
 	events  int
 }
@@ -127,6 +128,7 @@ type simNode struct {
 	asleep  bool
 	cut     bool
 	missed  bool // the bus lost something and will say so
+	bare    bool // the broker was restarted, and this node's topics are not subscribed yet
 	held    []func()
 	busy    bool      // a message for the directory topic is at the broker
 	wake    int       // the timer that counts
@@ -333,7 +335,7 @@ func (w *world) publish(n *simNode, out *outgoing) error {
 		if !to.alive || out.topic == toNode && to.id != out.node {
 			continue
 		}
-		if to.cut || w.chance(w.profile.drop) {
+		if to.cut || to.bare || w.chance(w.profile.drop) {
 			w.note("%s -> %s kind %d lost", n.id, to.id, out.kind)
 			continue
 		}
@@ -713,6 +715,24 @@ func (n *simNode) leave() {
 	w.nodes = slices.DeleteFunc(w.nodes, func(o *simNode) bool { return o == n })
 }
 
+// remembered reports whether a node may die so that others know of it, and of
+// those who died before and are not missed yet. What all who knew it took with
+// them nobody can tell.
+func (w *world) remembered(n *simNode) bool {
+	w.deaths = slices.DeleteFunc(w.deaths, func(at time.Time) bool { return w.now.Sub(at) > simTimeout+2*time.Second })
+	first := w.now
+	if len(w.deaths) > 0 {
+		first = w.deaths[0]
+	}
+	for _, o := range w.nodes {
+		if o != n && !w.hindered(o, first) && first.Sub(o.born) > 5*time.Second {
+			w.deaths = append(w.deaths, w.now)
+			return true
+		}
+	}
+	return false
+}
+
 // sleep lets a process stand still.
 func (n *simNode) sleep(d time.Duration) {
 	w := n.w
@@ -772,7 +792,7 @@ func (w *world) outage(d time.Duration) {
 	w.note("the broker is down for %v", d)
 	w.down = true
 	for _, n := range w.nodes {
-		n.faultAt = w.now
+		n.faultAt, n.bare = w.now, true
 		w.after(w.between(0, time.Second), func() { n.act(func() { n.core.lost(w.now) }) })
 	}
 	w.after(max(d, time.Second), func() {
@@ -781,7 +801,7 @@ func (w *world) outage(d time.Duration) {
 		for _, n := range w.nodes {
 			n.faultAt = w.now
 			w.after(w.between(time.Millisecond, 500*time.Millisecond), func() {
-				n.faultAt = w.now
+				n.faultAt, n.bare = w.now, false
 				n.act(func() { n.core.regained(w.now) })
 			})
 		}
@@ -804,7 +824,7 @@ func (w *world) disturb() {
 	}
 	p := &w.profile
 	if len(w.nodes) > 2 && per(p.crashes) {
-		if n := pick(); n != nil {
+		if n := pick(); n != nil && w.remembered(n) {
 			n.die()
 		}
 	}
@@ -830,6 +850,23 @@ func (w *world) disturb() {
 		w.outage(w.between(100*time.Millisecond, 2*simTimeout))
 	}
 	w.after(every, w.disturb)
+}
+
+// publishing lets a node publish an event that everybody wants: if it may, all
+// peers that the broker reaches must get it, also just after the broker is back.
+func (w *world) publishing() {
+	if w.ended {
+		return
+	}
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	if !w.down && !n.asleep && !n.cut && !n.missed && n.core.losses > 0 && n.core.attended() && w.now.Sub(n.core.restored) < listenTimeout {
+		for _, o := range w.nodes {
+			if p := n.core.peers[o.id]; p != nil && p.target == o.core.self && o.bare && !o.asleep && !o.cut && !o.missed {
+				w.fail("%s publishes, and %s does not hear", n.id, o.id)
+			}
+		}
+	}
+	w.after(w.between(time.Millisecond, 100*time.Millisecond), w.publishing)
 }
 
 // live lets sockets come and go.
@@ -865,6 +902,9 @@ func simulate(seed uint64, length time.Duration, trace bool) *world {
 	}
 	w.after(w.between(0, 3*time.Second), w.live)
 	w.after(4*time.Second, w.disturb)
+	if profiles[seed%uint64(len(profiles))].outages > 0 {
+		w.after(4*time.Second, w.publishing)
+	}
 	w.run(simEpoch.Add(length))
 	// Quiet: whatever began ends, then there is time to find out and to heal.
 	w.ended = true

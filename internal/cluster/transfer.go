@@ -101,6 +101,9 @@ func (k *core) provide(now time.Time, to target, m *request) {
 	}
 	s.used = now
 	from := m.from
+	if from == 0 && len(k.charge.open) > 0 {
+		k.confide(now, to)
+	}
 	if m.seq != s.seq {
 		from = 0 // what it has is of another snapshot
 	}
