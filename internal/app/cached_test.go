@@ -246,6 +246,16 @@ func TestAnUnknownKeyIsAskedForOnceInAWhile(t *testing.T) {
 	})
 }
 
+func TestUnknownKeysAreNotRememberedIfThatIsOff(t *testing.T) {
+	s := newOutside()
+	c := NewCached(s, StandardDefaults(), CachedOptions{})
+	for range 3 {
+		_, err := c.ByKey(t.Context(), "nobody")
+		wantErr(t, "unknown key", err, ErrNotFound)
+	}
+	wantAsked(t, s, 3, "three lookups")
+}
+
 func TestManyUnknownKeysTakeBoundedMemory(t *testing.T) {
 	s := newOutside()
 	c := cached(s, nil)

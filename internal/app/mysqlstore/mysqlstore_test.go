@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -125,5 +126,16 @@ func TestContract(t *testing.T) {
 			}
 			return newStore(t, dbs[name].options(t))
 		})
+	})
+}
+
+func TestThePoolIsTheOneOfTheSettings(t *testing.T) {
+	servers(t, func(t *testing.T, dsn string) {
+		opts := newDatabase(t, dsn).options(t)
+		opts.MinConns, opts.MaxConns = 3, 7
+		s := newStore(t, opts)
+		if stats := s.db.Stats(); stats.OpenConnections != 3 || stats.MaxOpenConnections != 7 || s.opts.Timeout != 5*time.Second {
+			t.Errorf("%d connections of %d are open, %v for a call; want 3 of 7, 5s", stats.OpenConnections, stats.MaxOpenConnections, s.opts.Timeout)
+		}
 	})
 }

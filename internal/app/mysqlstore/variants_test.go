@@ -342,7 +342,8 @@ func TestAUserWhoMayOnlyReadIsEnoughToServe(t *testing.T) {
 		for what, err := range map[string]error{
 			"create": s.Create(t.Context(), apptest.Plain("b")), "update": s.Update(t.Context(), nil, apptest.Plain("a")),
 			"upsert": s.Upsert(t.Context(), apptest.Plain("a")), "delete": s.Delete(t.Context(), "a"),
-			"set secrets": s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "geheim"}),
+			"set secrets":    s.SetSecrets(t.Context(), nil, &app.App{ID: "a", Secret: "geheim"}),
+			"guarded update": s.Update(t.Context(), apptest.Full("a"), apptest.Plain("a")),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "denied") || errors.Is(err, app.ErrUnavailable) || strings.Contains(err.Error(), "geheim") {
 				t.Errorf("%s: err = %v, want that it is denied", what, err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -118,4 +119,19 @@ func TestContract(t *testing.T) {
 		}
 		return newStore(t, dbs[name].options(t))
 	})
+}
+
+func TestThePoolIsTheOneOfTheSettings(t *testing.T) {
+	opts := server(t).options(t)
+	opts.MinConns, opts.MaxConns = 3, 7
+	s := newStore(t, opts)
+	c := s.pool.Config()
+	if c.MinConns != 3 || c.MaxConns != 7 || c.MaxConnIdleTime != 180*time.Second || c.MaxConnLifetime != 30*time.Minute || s.opts.Timeout != 5*time.Second {
+		t.Errorf("%d to %d connections, idle for %v, for %v at most, %v for a call", c.MinConns, c.MaxConns, c.MaxConnIdleTime, c.MaxConnLifetime, s.opts.Timeout)
+	}
+	for end := time.Now().Add(time.Minute); s.pool.Stat().TotalConns() < 3; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are open, want 3", s.pool.Stat().TotalConns())
+		}
+	}
 }
