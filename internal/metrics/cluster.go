@@ -42,3 +42,10 @@ func (m *Metrics) BusDropped(driver string) {
 		m.dropped.WithLabelValues(driver).Inc()
 	}
 }
+
+// ClusterDropped books events of peers that a channel was too busy for.
+func (m *Metrics) ClusterDropped(events int) {
+	if m != nil {
+		m.clusterDropped.WithLabelValues(m.port).Add(float64(events))
+	}
+}

@@ -72,6 +72,7 @@ type Metrics struct {
 
 	clusterNodes       *prometheus.GaugeVec
 	clusterRefused     *prometheus.CounterVec
+	clusterDropped     *prometheus.CounterVec
 	clusterResyncs     *prometheus.CounterVec
 	clusterDifferences *prometheus.GaugeVec
 	reconnections      *prometheus.CounterVec
@@ -146,11 +147,12 @@ func New(opts Options) *Metrics {
 	node := func(labels ...string) []string { return append([]string{"port"}, labels...) }
 	m.clusterNodes = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: opts.Prefix + "cluster_nodes", Help: "Nodes of the cluster that live, as this one sees it, itself included"}, node())
 	m.clusterRefused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "cluster_refused_envelopes_total", Help: "Messages on the topics of the cluster that were not taken"}, node("reason"))
+	m.clusterDropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "cluster_dropped_events_total", Help: "Events of peers that a channel of this node was too busy for"}, node())
 	m.clusterResyncs = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "cluster_resyncs_total", Help: "Partitions of peers that were fetched whole"}, node("reason"))
 	m.clusterDifferences = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: opts.Prefix + "cluster_audit_differences", Help: "Entries of the directory found to be wrong by the last comparison"}, node())
 	m.reconnections = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "horizontal_transport_reconnections_total", Help: "Times that the broker was lost and found again"}, []string{"driver"})
 	m.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: opts.Prefix + "horizontal_transport_messages_dropped_total", Help: "Events that the broker did not take"}, []string{"driver"})
-	for _, c := range []prometheus.Collector{m.clusterNodes, m.clusterRefused, m.clusterResyncs, m.clusterDifferences, m.reconnections, m.dropped} {
+	for _, c := range []prometheus.Collector{m.clusterNodes, m.clusterRefused, m.clusterDropped, m.clusterResyncs, m.clusterDifferences, m.reconnections, m.dropped} {
 		m.registry.MustRegister(c)
 	}
 

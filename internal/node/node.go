@@ -46,8 +46,11 @@ type Options struct {
 	// AppChanged is told of an app whose settings have changed, by whatever node.
 	// It must not wait. nil: nobody is told.
 	AppChanged func(appID string)
-	Hooks      Hooks        // nil: nobody is told
-	Log        *slog.Logger // nil: nothing is logged
+	// Dropped is told how many events of peers the subscribers of a channel of this
+	// node did not get because it was too busy. nil: nobody is told.
+	Dropped func(events int)
+	Hooks   Hooks        // nil: nobody is told
+	Log     *slog.Logger // nil: nothing is logged
 }
 
 // A Node is one server process as its clients, its peers and the HTTP API see
@@ -59,6 +62,8 @@ type Node struct {
 	feed  *feed            // nil: nobody is told
 	opts  Options
 	log   *slog.Logger
+
+	backlogs backlogs
 
 	number uint32        // of this node in the stamps of cached events
 	events atomic.Uint64 // cached events of this node
@@ -104,6 +109,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			n.backlogs.work.Wait()
 			n.hub.Wait()
 			return helpers.Wait()
 		case now := <-tick.C:

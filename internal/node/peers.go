@@ -131,7 +131,7 @@ func (n *Node) Deliver(appID, channel string, payload []byte, exceptSocket strin
 		payload = payload[8:]
 	}
 	f := ws.TextFrame(payload)
-	n.insist(appID, channel, func() error {
+	n.insist(appID, channel, len(payload), func() error {
 		if stamp != 0 {
 			return c.DeliverLast(hub.LastEvent{Frame: f, Except: except, At: at, Stamp: stamp})
 		}
@@ -150,7 +150,7 @@ func (n *Node) deliverTopic(topic string, payload []byte, exceptSocket string, a
 	case lastTopic:
 		e := hub.LastEvent{Frame: ws.TextFrame(event), At: at}
 		e.Except = exceptConn(n.hub.App(appID), exceptSocket)
-		n.insist(appID, channel, func() error {
+		n.insist(appID, channel, len(event), func() error {
 			_, err := n.keepLast(context.Background(), appID, channel, e) // in memory: it does not wait
 			return err
 		})
@@ -171,15 +171,6 @@ func exceptConn(ns *hub.Namespace, socketID string) *ws.Conn {
 		}
 	}
 	return nil
-}
-
-// insist publishes an event of a peer, whose publisher has been told that it
-// was accepted, so a channel that is busy is given a while. While it waits, so
-// does what the broker delivers after it.
-func (n *Node) insist(appID, channel string, publish func() error) {
-	if err := n.admit(context.Background(), publish); err != nil { // it takes roomFor at most
-		n.log.Warn("event of a peer dropped", "app_id", appID, "channel", channel, "err", err)
-	}
 }
 
 // missed tells the hooks of a miss of a cache channel, at the node that is

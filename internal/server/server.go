@@ -104,6 +104,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Server, err 
 		LastEventTTL: cfg.ChannelLimits.CacheTTL.Duration(),
 		CacheShared:  cfg.Cache.Driver != "memory",
 		AppChanged:   func(id string) { s.gate.Recheck(id) },
+		Dropped:      s.metrics.ClusterDropped,
 		Room:         func(ctx context.Context, most time.Duration) error { return s.sockets.Room(ctx, most) },
 		Log:          opts.Log,
 	})
