@@ -62,7 +62,8 @@ func (h *Health) SetDraining() { h.draining.Store(true) }
 func (h *Health) IsDraining() bool { return h.draining.Load() }
 
 // Run asks all checks at the same time and returns within the bound of one,
-// even when a check hangs. What is wrong goes to the log. Callers that come
+// even when a check hangs. What begins to be wrong goes to the log, and what is well
+// again. Callers that come
 // while a check runs share its answer: probes, which nobody has to sign, cost a
 // dependency one question at a time, and one that hangs costs one goroutine.
 func (h *Health) Run(ctx context.Context) Status {
@@ -100,6 +101,8 @@ type check struct {
 
 	mu  sync.Mutex // guards what follows
 	now *round     // nil: nobody asks
+
+	failing atomic.Bool // and that was said
 }
 
 // A round is one question to a dependency.
@@ -133,8 +136,12 @@ func (h *Health) start(ctx context.Context, c *check) *round {
 	go func() {
 		defer cancel()
 		r.err = c.run(ctx)
-		if late.Stop() && r.err != nil {
+		switch {
+		case !late.Stop():
+		case r.err != nil:
 			h.failed(c, r.err)
+		case c.failing.CompareAndSwap(true, false):
+			h.log.Info("health check passes again", "check", c.name)
 		}
 		c.mu.Lock()
 		c.now = nil
@@ -154,7 +161,12 @@ func (c *check) run(ctx context.Context) (err error) {
 	return c.ask(ctx)
 }
 
+// failed says that a check began to fail. Probes come every few seconds, so it is
+// said once.
 func (h *Health) failed(c *check, err error) {
+	if c.failing.Swap(true) {
+		return
+	}
 	level := slog.LevelWarn
 	if c.critical {
 		level = slog.LevelError

@@ -177,3 +177,24 @@ func TestDrainingNodeAsksNobody(t *testing.T) {
 		t.Errorf("timeout %v", h.Timeout())
 	}
 }
+
+func TestWhatFailsForLongIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		h := New(0, slog.New(slog.NewTextHandler(&logged, nil)))
+		var down error
+		h.Add("bus", true, func(context.Context) error { return down })
+		for _, step := range []struct {
+			err           error
+			failed, again int
+		}{{nil, 0, 0}, {errors.New("away"), 1, 0}, {errors.New("away"), 1, 0}, {nil, 1, 1}, {nil, 1, 1}, {errors.New("away"), 2, 1}} {
+			down = step.err
+			h.Run(t.Context())
+			synctest.Wait()
+			failed, again := strings.Count(logged.String(), "health check failed"), strings.Count(logged.String(), "passes again")
+			if failed != step.failed || again != step.again {
+				t.Errorf("logged %d failures and %d recoveries, want %d and %d", failed, again, step.failed, step.again)
+			}
+		}
+	})
+}
