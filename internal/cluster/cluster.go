@@ -666,7 +666,12 @@ func (c *Cluster) goodbye(ctx context.Context) {
 	defer cancel()
 	for _, say := range []func(*core, time.Time) []outgoing{(*core).leave, (*core).farewell} {
 		var rest []outgoing
-		c.step(func(k *core) { rest = say(k, time.Now()) })
+		heard := true
+		c.step(func(k *core) { rest, heard = say(k, time.Now()), k.connected })
+		if !heard && len(rest) > 0 {
+			c.log.Warn("the broker is lost, the others will notice the silence")
+			return
+		}
 		for i := range rest {
 			if err := c.publish(ctx, &rest[i]); err != nil {
 				c.log.Warn("could not say goodbye, the others will notice the silence", "err", err)

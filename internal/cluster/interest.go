@@ -79,12 +79,12 @@ func (n *interests) want(ctx context.Context, app, channel, topic string) error 
 		return fmt.Errorf("cluster: topic of channel %s: %w", channel, ctx.Err())
 	}
 	n.mu.Lock()
+	if n.stopped {
+		n.mu.Unlock()
+		return errStopped
+	}
 	it := n.byTopic[topic]
 	if it == nil {
-		if n.stopped {
-			n.mu.Unlock()
-			return errStopped
-		}
 		it = &interest{app: app, channel: channel, topic: topic}
 		n.byTopic[topic] = it
 	}
@@ -97,7 +97,7 @@ func (n *interests) want(ctx context.Context, app, channel, topic string) error 
 		n.subscribe(it)
 	}
 	for {
-		busy := it.busy
+		busy := it.busy // not nil: only what has stopped is not subscribed
 		n.mu.Unlock()
 		var err error
 		select {

@@ -111,24 +111,36 @@ func (l *link) session(ctx context.Context) (up bool, err error) {
 }
 
 // A gate lets messages pass, one at a time as the connection reads them, until
-// it is shut. Its lock is held while one is handed over; only shut waits for it.
+// it is shut.
 type gate struct {
-	mu     sync.Mutex
+	passing sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
 	closed bool
 }
 
 func (g *gate) pass(hand func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.closed {
+	if g.enter() {
+		defer g.passing.Done()
 		hand()
 	}
 }
 
-func (g *gate) shut() {
+func (g *gate) enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.closed {
+		g.passing.Add(1)
+	}
+	return !g.closed
+}
+
+// shut returns when nothing passes any more.
+func (g *gate) shut() {
+	g.mu.Lock()
 	g.closed = true
+	g.mu.Unlock()
+	g.passing.Wait()
 }
 
 func (l *link) greet(ctx context.Context, conn rueidis.DedicatedClient) error {
