@@ -1,6 +1,7 @@
 package processes
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -120,13 +121,7 @@ func (e *ear) session(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	var from io.ReadWriter = conn
-	if r != nil {
-		from = struct {
-			io.Reader
-			io.Writer
-		}{r, conn}
-	}
+	from := through(conn, r)
 	for {
 		text, op, err := wsutil.ReadServerData(from)
 		if err != nil {
@@ -136,6 +131,17 @@ func (e *ear) session(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// through returns a connection whose first bytes may have been read by r.
+func through(conn net.Conn, r *bufio.Reader) io.ReadWriter {
+	if r == nil {
+		return conn
+	}
+	return struct {
+		io.Reader
+		io.Writer
+	}{r, conn}
 }
 
 func (e *ear) hear(conn net.Conn, text []byte) error {

@@ -88,6 +88,7 @@ func newNode(t *testing.T, adapter map[string]any, further ...map[string]any) *n
 	all := map[string]any{
 		"host": "127.0.0.1", "port": json.Number(port), "shutdown_grace_period": grace,
 		"metrics": map[string]any{"enabled": false},
+		"admin":   map[string]any{"unix_socket": filepath.Join(shortDir(t), "admin")},
 		"queue":   map[string]any{"driver": "memory"},
 		"adapter": adapter,
 		"app_manager": map[string]any{"array": map[string]any{"apps": []any{map[string]any{
@@ -132,6 +133,17 @@ func (n *node) dial(ctx context.Context) (net.Conn, *bufio.Reader, error) {
 	d := ws.Dialer{TLSConfig: n.tls}
 	conn, r, _, err := d.Dial(ctx, n.url("ws")+"/app/"+app.Key+"?protocol=7&client=test&version=1.0")
 	return conn, r, err
+}
+
+// shortDir is a folder for Unix sockets, whose paths must be short.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func (n *node) config() string { return filepath.Join(n.dir, "config.json") }
