@@ -37,6 +37,7 @@ vuln:
 	test/vuln $(GO) $(GOVULNCHECK)
 
 chaos:
+	test/services run $(GO) test -race -timeout 30m -count=1 -v -run TestScale ./internal/e2e/processes -scale.full
 	$(GO) test -timeout 0 -count=1 -v -run TestSimulation ./internal/cluster -sim.from $(FROM) -sim.seeds $(SEEDS)
 
 fuzz:

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 )
 
 // Announce tells the nodes of a cluster that apps have changed, from a process
@@ -24,12 +23,7 @@ func Announce(ctx context.Context, bus Bus, opts Options, apps []string) error {
 			break
 		}
 	}
-	if err == nil {
-		// Nodes need not remember what was heard of this process.
-		if bye := c.publish(ctx, &outgoing{topic: toDirectory, kind: kindGoodbye, body: (&goodbye{}).append(nil)}); bye != nil {
-			err = fmt.Errorf("cluster: goodbye: %w", bye)
-		}
-	}
+	// It says no goodbye: on its way, that might overtake what was told.
 	stop()
 	return errors.Join(err, <-ran)
 }
