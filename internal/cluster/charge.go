@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"cmp"
-	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -10,21 +9,62 @@ import (
 	"sockudo/internal/directory"
 )
 
-// Who tells the world what happens to a channel.
+// Who tells the world what happens to a channel: at least once, and twice at most
+// around the death of a node.
 //
-// The owner of a channel is chosen among the nodes that claim. It compares what
-// the world was told last of a thing with what it sees, and tells the difference.
-// The others are sent records of what was told. A thing whose record does not
-// match what a node sees is open at this node: it has seen a change and does not
-// know yet that the world was told.
+// A thing is a channel, which may be occupied, or a member of one, who may be
+// there. Every node sees all partitions, so every node sees every thing come and
+// go. One of them tells the world: its owner.
 //
-// That is all there is to remember, whatever happens to the owner: when it dies,
-// the next owner finds the thing open and tells it; when the next owner does not
-// know of it, others for whom it stays open remind it. What is told twice in the
-// end is what an owner told just before it died, or behind the back of the others.
+// # Nodes
 //
-// A new owner waits for a while after its claim, in which the old ones send their
-// records and nobody tells. Who was deaf for long claims anew.
+//	standby ── joined, hears, knows all partitions, for a second ──▶ claiming
+//	claiming ── a second ──▶ inCharge
+//	inCharge, claiming ── deaf for half the timeout ──▶ standby
+//
+// Heartbeats say who claims and who is in charge. The owner of a channel is chosen
+// among those who claim, by a hash that all compute alike, so a new claim takes
+// channels from the others at once; until the new one is in charge nobody tells
+// what happens to them. In that second the old owners send their records. A node
+// that hears nothing is mute: the others could not correct what it says. It tells
+// nothing either before the broker has taken the changes of its own that caused it.
+//
+// # Things
+//
+// When an owner tells, it makes a record: the thing, what was told, and a stamp
+// that is above all stamps it ever saw. The others get it within recordDelay.
+// Where a thing is not what was told last, it is open:
+//
+//	seen     told     owner                 others
+//	is       is       nothing               nothing
+//	is       is not   tells, makes record   open, until the record comes
+//	is not   is       the same              the same
+//	as told, but was  nothing, it knows     in doubt: open, unless sure
+//	open before       what it told
+//
+// Nothing else is remembered of things that rest: what has no record and is not
+// open is known to the world as it is seen.
+//
+// When an owner dies, its channels have new owners, who tell what is open here and
+// theirs now. If the new owner has not seen the thing change, others have, and
+// remind it of what is open for long, with what they know was told and for how
+// long it is open. So a thing is open somewhere until it was told.
+//
+// Doubt (doubt.go) is about things that changed and changed back: the owner may
+// have told what was in between, and died before its record was out. Records are
+// numbered, and heartbeats and goodbyes say how many there were. Who has them all
+// knows what the sender told, and is sure without asking. A doubt that stays is
+// told once more by the next owner; that is the duplicate around a death.
+//
+// A node that joins sees things come and go because partitions come in one by one.
+// What came with a partition, the world knows, if anybody was in charge; whoever
+// gives the partition away confides what it has open. What changes before the node
+// has joined is blind: it is in doubt until somebody who saw everything assures
+// the node or tells it.
+//
+// What can be lost: what an owner told within recordDelay of its death that nobody
+// else could see (it knew less, or more, than the others), until the thing changes
+// again; and what all who saw it took with them.
 type charge struct {
 	wanted  bool   // there is somebody to tell
 	led     bool   // somebody else was known to claim, ever
@@ -52,10 +92,6 @@ type reign struct {
 	owners  []string
 	telling []string // those of them that are in charge
 }
-
-// A vouch says from when until when all is known that a node told the world: its
-// records are here, every one. Its entries outlive the node.
-type vouch struct{ whole, until time.Time }
 
 var (
 	// unknown are the owners while this node could not hear who they are.
@@ -102,15 +138,6 @@ type openThing struct {
 	// loaded: it came with a partition that was there before this node, while
 	// nobody was known who might have told it.
 	loaded bool
-}
-
-// age is for how many milliseconds a thing is open, twice; odd if in doubt.
-func (o *openThing) age(now time.Time) uint64 {
-	age := uint64(now.Sub(o.since).Milliseconds()) << 1
-	if o.doubt {
-		age |= 1
-	}
-	return age
 }
 
 const (
@@ -173,22 +200,6 @@ func (k *core) take(now time.Time, transitions []directory.Transition) {
 			k.settle(now, what, k.told(what, true), false, t.Info)
 		}
 	}
-}
-
-// doubt opens a thing that came or went, or seemed to, while this node did not
-// see everything: who is in charge knows what the world was told.
-func (k *core) doubt(now time.Time, what thing) {
-	c := &k.charge
-	o, ok := c.open[what]
-	if !ok && len(c.open) >= maxOpen {
-		return
-	}
-	if !ok {
-		o = openThing{stamp: c.records[what].stamp, since: now, again: now.Add(remindAfter)}
-	}
-	o.told, _ = k.see(what)
-	o.doubt, o.blind, o.loaded = true, true, false
-	c.open[what] = o
 }
 
 // told returns what the world was told of a thing, as far as this node knows;
@@ -268,16 +279,6 @@ func (k *core) tell(now time.Time, what thing, is bool, info string) {
 	c.clock = max(c.clock+1, uint64(now.UnixMilli()))
 	c.records[what] = record{is, c.clock, now}
 	k.publishRecord(now, what)
-}
-
-func (k *core) publishRecord(now time.Time, what thing) {
-	c := &k.charge
-	if len(c.unsent) == 0 {
-		c.sendAt = now.Add(recordDelay)
-	}
-	if len(c.unsent) < maxOpen {
-		c.unsent[what] = true
-	}
 }
 
 // see returns whether a thing is, as this node sees it now.
@@ -457,44 +458,6 @@ func (k *core) reign(now time.Time) {
 	k.charge.reigns = append(k.charge.reigns, r)
 }
 
-// sure reports whether this node knows all that the world was told of a thing
-// from a moment on, as far as that can have been caused by what happened then.
-func (k *core) sure(now time.Time, what thing, since time.Time) bool {
-	end := now
-	for _, r := range slices.Backward(k.charge.reigns) {
-		until := since.Add(certainAfter)
-		if end.Before(until) {
-			until = end
-		}
-		if !k.clear(what, &r, max2(r.since, since), until) {
-			return false
-		}
-		if !r.since.After(since) {
-			break
-		}
-		end = r.since
-	}
-	return true
-}
-
-// clear is sure for a part of one reign.
-func (k *core) clear(what thing, r *reign, from, until time.Time) bool {
-	knows := func(v vouch) bool { return !v.whole.After(from) && !v.until.Before(until) }
-	switch {
-	case slices.Equal(r.owners, unknown):
-		return false
-	case slices.Equal(r.owners, before):
-		for _, v := range k.charge.vouches {
-			if !knows(v) {
-				return false
-			}
-		}
-		return true
-	}
-	owner := directory.Owner(what.app, what.channel, r.owners)
-	return owner == k.self.node || !slices.Contains(r.telling, owner) || knows(k.charge.vouches[owner])
-}
-
 // takeOver tells what is open of the things that are this node's now, and the
 // counts that changed after a moment of the channels that became its own.
 func (k *core) takeOver(now, after time.Time, new func(thing) bool) {
@@ -555,24 +518,6 @@ func (k *core) chargeBeat(now time.Time, p *peer) {
 	}
 }
 
-// counted notes how many messages with records a peer has sent until now.
-func (k *core) counted(now time.Time, p *peer, told uint64) {
-	switch _, known := k.charge.vouches[p.node]; {
-	case p.whole.IsZero() && !known && !k.joined:
-		p.told, p.whole = told, k.started // whatever it sent since would have come
-	case p.whole.IsZero() || told > p.told:
-		p.told, p.whole = told, now
-	}
-}
-
-// chargeVouch notes that a peer has said that it sent all its records, as many as
-// counted: if none is missing, it told nothing but what they say.
-func (k *core) chargeVouch(now time.Time, p *peer) {
-	if k.charge.wanted {
-		k.charge.vouches[p.node] = vouch{p.whole, now}
-	}
-}
-
 // chargeDrop inherits the channels of a node that is no more. It is off the list
 // of peers already, its partition is dropped afterwards.
 func (k *core) chargeDrop(now time.Time, p *peer) {
@@ -588,276 +533,4 @@ func (k *core) chargeDrop(now time.Time, p *peer) {
 	k.takeOver(now, p.heard.Add(-settle), func(what thing) bool {
 		return directory.Owner(what.app, what.channel, before) == p.node
 	})
-}
-
-// doubtOwn puts all that this node has in doubt: while it was deaf, a peer may
-// have told that it was gone, and now that peer is dead itself.
-func (k *core) doubtOwn(now time.Time) {
-	k.dir.Own(func(e directory.Entry) {
-		what := thing{e.App, e.Channel, e.User}
-		if _, ok := k.charge.open[what]; !ok && (e.Kind == directory.Channel || e.Kind == directory.Member) && len(k.charge.open) < maxOpen {
-			k.charge.open[what] = openThing{told: true, stamp: k.charge.records[what].stamp, since: now.Add(-recordsKept), again: now, doubt: true}
-		}
-	})
-}
-
-// A toldList is a body: what the world was told or, of a reminder, what the
-// sender knows of that.
-type toldList struct {
-	to      target // of a reminder
-	number  uint64 // of records: how many such messages there were, with this one
-	stamps  []uint64
-	ages    []uint64 // of a reminder: for how many milliseconds it is open, twice; odd if in doubt
-	entries []directory.Entry
-}
-
-func (m *toldList) add(what thing, is bool, stamp uint64) {
-	e := directory.Entry{Kind: directory.Channel, App: what.app, Channel: what.channel, User: what.user}
-	if what.user != "" {
-		e.Kind = directory.Member
-	}
-	if is {
-		e.Value = 1
-	}
-	m.entries = append(m.entries, e)
-	m.stamps = append(m.stamps, stamp)
-}
-
-func (m *toldList) append(b []byte) []byte {
-	b = m.to.append(b)
-	b = binary.AppendUvarint(b, m.number)
-	b = binary.AppendUvarint(b, uint64(len(m.stamps)))
-	b = binary.AppendUvarint(b, uint64(len(m.ages)))
-	for _, s := range m.stamps {
-		b = binary.AppendUvarint(b, s)
-	}
-	for _, a := range m.ages {
-		b = binary.AppendUvarint(b, a)
-	}
-	return directory.AppendEntries(b, m.entries)
-}
-
-func readToldList(b []byte) (m toldList, ok bool) {
-	r := reader{b: b}
-	m.to = r.target()
-	m.number = r.uvarint()
-	n, ages := r.count(len(b)), r.count(len(b))
-	for range n {
-		m.stamps = append(m.stamps, r.uvarint())
-	}
-	for range ages {
-		m.ages = append(m.ages, r.uvarint())
-	}
-	if r.bad || ages != 0 && ages != n {
-		return m, false
-	}
-	ok = true
-	err := directory.Decode(r.b, func(e *directory.Entry) {
-		ok = ok && (e.Kind == directory.Channel && e.User == "" || e.Kind == directory.Member && e.User != "") && e.Value <= 1
-		m.entries = append(m.entries, *e)
-	})
-	return m, ok && err == nil && len(m.entries) == len(m.stamps)
-}
-
-// drainRecords returns a message with records for the others, or nil when there
-// is none to send. It has at least one when final is set or there are many.
-func (k *core) drainRecords(now time.Time) *outgoing {
-	c := &k.charge
-	if len(c.unsent) == 0 || now.Before(c.sendAt) {
-		return nil
-	}
-	var m toldList
-	size := 0
-	for _, what := range slices.SortedFunc(maps.Keys(c.unsent), thing.compare) {
-		delete(c.unsent, what)
-		if r, ok := c.records[what]; ok {
-			m.add(what, r.is, r.stamp)
-		}
-		if size += len(what.app) + len(what.channel) + len(what.user) + 24; size > messageLimit {
-			break
-		}
-	}
-	if len(m.entries) == 0 || len(k.peers) == 0 {
-		return nil
-	}
-	c.told++
-	m.number = c.told
-	return &outgoing{topic: toDirectory, kind: kindTold, body: m.append(nil)}
-}
-
-// hearTold takes the records of an owner.
-func (k *core) hearTold(now time.Time, p *peer, m *toldList) {
-	c := &k.charge
-	if !c.wanted {
-		return
-	}
-	if m.number == p.told+1 && !p.whole.IsZero() {
-		p.told = m.number
-	}
-	k.counted(now, p, m.number)
-	k.absorb(now)
-	for i := range m.entries {
-		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
-		k.learn(now, what, record{m.entries[i].Value > 0, m.stamps[i], now})
-	}
-}
-
-// learn takes a record, unless a later one is known.
-func (k *core) learn(now time.Time, what thing, r record) {
-	c := &k.charge
-	c.clock = max(c.clock, r.stamp)
-	if old, ok := c.records[what]; ok && old.stamp >= r.stamp {
-		if o, open := c.open[what]; !open || o.stamp >= old.stamp {
-			return
-		}
-		r = old // the thing was opened by somebody who did not know of it
-	}
-	if len(c.records) < maxOpen {
-		c.records[what] = r
-	}
-	delete(c.open, what)
-	if k.joined { // before, it sees nothing that it could be compared with
-		is, info := k.see(what)
-		k.settle(now, what, r, is, info)
-	}
-}
-
-// remindOwners tells the owners of things that are open for long what this node
-// knows of them.
-func (k *core) remindOwners(now time.Time) {
-	if len(k.charge.open) == 0 {
-		return
-	}
-	lists := map[string]*toldList{}
-	due := map[thing]int{}
-	for what, o := range k.charge.open {
-		if !now.Before(o.again) {
-			due[what] = 0
-		}
-	}
-	for _, what := range slices.SortedFunc(maps.Keys(due), thing.compare) {
-		o := k.charge.open[what]
-		if o.doubt && !o.blind && k.sure(now, what, o.since) {
-			delete(k.charge.open, what)
-			continue
-		}
-		if k.mayTell(what) {
-			k.close(now, what)
-			continue
-		}
-		p := k.peers[k.owner(what.app, what.channel)]
-		if p == nil {
-			continue
-		}
-		o.again = now.Add(remindAgain)
-		k.charge.open[what] = o
-		l := lists[p.node]
-		if l == nil {
-			l = &toldList{to: p.target}
-			lists[p.node] = l
-		}
-		if len(l.entries) < maxReminders {
-			l.add(what, o.told, o.stamp)
-			l.ages = append(l.ages, o.age(now))
-		}
-	}
-	for _, node := range slices.Sorted(maps.Keys(lists)) {
-		k.send(toNode, node, kindRemind, lists[node].append(nil))
-	}
-}
-
-// confide tells a peer that fetches this node's partition what of it may not have
-// been told: the peer would take it for known.
-func (k *core) confide(now time.Time, to target) {
-	l := toldList{to: to}
-	for _, what := range slices.SortedFunc(maps.Keys(k.charge.open), thing.compare) {
-		if len(l.entries) == maxReminders {
-			break
-		}
-		o := k.charge.open[what]
-		l.add(what, o.told, o.stamp)
-		l.ages = append(l.ages, o.age(now))
-	}
-	if len(l.entries) > 0 {
-		k.send(toNode, to.node, kindRemind, l.append(nil))
-	}
-}
-
-// adopt takes over what a peer confides while this node joins.
-func (k *core) adopt(now time.Time, what thing, told record, age time.Duration, doubt bool) {
-	c := &k.charge
-	if told.stamp > c.records[what].stamp {
-		k.learn(now, what, told)
-	}
-	if c.records[what].stamp > told.stamp {
-		return
-	}
-	if o, ok := c.open[what]; (!ok || o.blind || o.loaded) && (ok || len(c.open) < maxOpen) {
-		c.open[what] = openThing{told: told.is, stamp: told.stamp, since: now.Add(-age), again: now, doubt: doubt}
-	}
-}
-
-// reminded takes what a peer knows of things of which it sees something else, or
-// is in doubt.
-func (k *core) reminded(now time.Time, from target, m *toldList) {
-	c := &k.charge
-	if !c.wanted {
-		return
-	}
-	k.absorb(now)
-	sure := toldList{to: from}
-	defer func() {
-		if len(sure.entries) > 0 {
-			k.send(toNode, from.node, kindSure, sure.append(nil))
-		}
-	}()
-	for i := range m.entries {
-		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
-		told := record{m.entries[i].Value > 0, m.stamps[i], now}
-		age, doubt := time.Duration(m.ages[i]>>1)*time.Millisecond, m.ages[i]&1 != 0
-		if !k.joined {
-			k.adopt(now, what, told, age, doubt)
-			continue
-		}
-		if known, ok := c.records[what]; told.stamp > known.stamp {
-			k.learn(now, what, told)
-			if c.records[what].stamp > told.stamp {
-				continue // it was told just now
-			}
-		} else if ok {
-			missed := known.stamp > told.stamp
-			told = known
-			if missed {
-				k.publishRecord(now, what)
-				if !doubt || known.at.After(now.Add(-age)) {
-					continue
-				}
-			}
-		}
-		if _, open := c.open[what]; open {
-			continue // it will be told by whoever is the owner
-		}
-		is, _ := k.see(what)
-		if is == told.is && !doubt {
-			continue // the peer sees something else
-		}
-		if is == told.is && k.sure(now, what, now.Add(-age)) {
-			sure.add(what, is, m.stamps[i]) // nobody can have told that it was not
-			continue
-		}
-		c.open[what] = openThing{told: told.is, stamp: told.stamp, since: now.Add(-age), again: now, doubt: doubt}
-		if k.mayTell(what) {
-			k.close(now, what)
-		}
-	}
-}
-
-// assured ends the doubt about things: what was told last is what is known here.
-func (k *core) assured(m *toldList) {
-	for i := range m.entries {
-		what := thing{m.entries[i].App, m.entries[i].Channel, m.entries[i].User}
-		if o, ok := k.charge.open[what]; ok && o.doubt && o.stamp == m.stamps[i] && o.told == (m.entries[i].Value > 0) {
-			delete(k.charge.open, what)
-		}
-	}
 }
