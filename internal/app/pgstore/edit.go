@@ -72,7 +72,7 @@ func (s *Store) Upsert(ctx context.Context, a *app.App) error {
 	if err := s.sql().MayInsert(ctx, s.opts.Timeout); err != nil {
 		return err
 	}
-	err := s.write(ctx, change{what: "upsert", id: a.ID, mustMatch: true}, a, func(sch *schema, columns []app.Column) *statement {
+	err := s.write(ctx, change{what: "upsert", id: a.ID, mustMatch: true, upsert: true}, a, func(sch *schema, columns []app.Column) *statement {
 		st := s.insert(sch, columns, a)
 		var sets []string
 		for _, c := range columns {
@@ -146,6 +146,7 @@ type change struct {
 	what      string
 	id        string              // of the app
 	mustMatch bool                // that nothing was changed means that there is no such app
+	upsert    bool                // a value that is taken may be that of the same app, just inserted by another node
 	still     func(*app.App) bool // what must hold for the app as it is; nil: nothing
 }
 
@@ -162,7 +163,12 @@ func (s *Store) write(ctx context.Context, c change, a *app.App, build func(*sch
 	})
 }
 
-const deadlockRetries = 20
+const (
+	deadlockRetries = 20
+	// ON CONFLICT waits for others that insert the same id, but not for other
+	// columns that must be unique, such as the key in Sockudo's table.
+	upsertRetries = 5
+)
 
 // exec runs a statement that build makes. Statements that got in each other's
 // way, as when many nodes start, are tried again.
@@ -179,7 +185,8 @@ func (s *Store) exec(ctx context.Context, c change, build func(context.Context) 
 	err = backoff.Retry(ctx, pauses, func(ctx context.Context) error {
 		tries++
 		matched, err = s.execOnce(ctx, c, st)
-		if n := code(err); tries < deadlockRetries && (n == deadlock || n == serialization) {
+		n := code(err)
+		if tries < deadlockRetries && (n == deadlock || n == serialization) || tries < upsertRetries && c.upsert && n == uniqueViolation {
 			return err
 		}
 		return backoff.Permanent(err)
