@@ -2,8 +2,9 @@ package ws
 
 import "time"
 
-// floodShare is how much of each meterEvery the floods of a loop get together.
-const floodShare = meterEvery / 12
+// floodShare is how much of each meterEvery the floods of a loop get together. What
+// they cost the others is more than that, with what they are answered.
+const floodShare = meterEvery / 25
 
 // flood puts a connection on the list of those that are read when there is
 // time; turn is held.
