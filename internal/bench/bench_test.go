@@ -242,6 +242,8 @@ func TestManyConnectionsComeFromManyAddresses(t *testing.T) {
 	o.Subscribers, o.Sources = 8, 4
 	r, _ := run(t, fanout, o)
 	r.wants(t, map[string]int{"lost": 0})
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	from := map[string]bool{}
 	for _, s := range f.sockets {
 		host, _, _ := net.SplitHostPort(s.nc.RemoteAddr().String())
