@@ -16,21 +16,26 @@ type Socket struct {
 	counted bool // guarded by ns.mu
 
 	// Owned by the connection's callbacks.
-	list  []*Subscription
-	index map[string]*Subscription // nil while the list is short
-	first Subscription             // memory for the only one that most sockets ever have
-	one   [1]*Subscription         // and for its list
+	joined bool         // first is a subscription now
+	first  Subscription // the only one that most sockets ever have
+	more   *more        // all others; nil: there are none
 
 	// Guarded by ns.userMu.
 	user     string // id of the signed-in user
 	watching []string
 }
 
+// more are the subscriptions of a socket besides the first.
+type more struct {
+	list  []*Subscription
+	index map[string]*Subscription // nil while the list is short
+}
+
 // A Subscription is one socket on one channel.
 type Subscription struct {
 	socket  *Socket
 	channel *Channel
-	at      int    // its place in Socket.list
+	at      int    // its place in Socket.more; not for the first
 	slot    int    // its place in Channel.slots; guarded by Channel.mu
 	user    string // member id on a presence channel
 	stamp   Stamp  // of the event that was replayed
@@ -51,10 +56,16 @@ func (s *Socket) Namespace() *Namespace { return s.ns }
 
 // Subscription returns the socket's subscription to a channel, or nil.
 func (s *Socket) Subscription(channel string) *Subscription {
-	if s.index != nil {
-		return s.index[channel]
+	if s.joined && s.first.channel.name == channel {
+		return &s.first
 	}
-	for _, sub := range s.list {
+	if s.more == nil {
+		return nil
+	}
+	if s.more.index != nil {
+		return s.more.index[channel]
+	}
+	for _, sub := range s.more.list {
 		if sub.channel.name == channel {
 			return sub
 		}
@@ -63,14 +74,26 @@ func (s *Socket) Subscription(channel string) *Subscription {
 }
 
 // Subscriptions returns how many channels the socket is on.
-func (s *Socket) Subscriptions() int { return len(s.list) }
+func (s *Socket) Subscriptions() int {
+	n := 0
+	if s.joined {
+		n++
+	}
+	if s.more != nil {
+		n += len(s.more.list)
+	}
+	return n
+}
 
 // Last returns the newest subscription, or nil; for leaving them all.
 func (s *Socket) Last() *Subscription {
-	if len(s.list) == 0 {
-		return nil
+	switch {
+	case s.more != nil:
+		return s.more.list[len(s.more.list)-1]
+	case s.joined:
+		return &s.first
 	}
-	return s.list[len(s.list)-1]
+	return nil
 }
 
 // subscription returns memory for a new one. Nobody may take a later one for
@@ -83,32 +106,42 @@ func (s *Socket) subscription() *Subscription {
 }
 
 func (s *Socket) add(sub *Subscription) {
-	sub.at = len(s.list)
 	if sub == &s.first {
-		s.list = s.one[:0]
+		s.joined = true
+		return
 	}
-	s.list = append(s.list, sub)
-	if s.index != nil {
-		s.index[sub.channel.name] = sub
-	} else if len(s.list) > shortList {
-		s.index = make(map[string]*Subscription, 2*shortList)
-		for _, sub := range s.list {
-			s.index[sub.channel.name] = sub
+	if s.more == nil {
+		s.more = new(more)
+	}
+	m := s.more
+	sub.at = len(m.list)
+	m.list = append(m.list, sub)
+	if m.index != nil {
+		m.index[sub.channel.name] = sub
+	} else if len(m.list) > shortList {
+		m.index = make(map[string]*Subscription, 2*shortList)
+		for _, sub := range m.list {
+			m.index[sub.channel.name] = sub
 		}
 	}
 }
 
 func (s *Socket) drop(sub *Subscription) {
-	last := s.list[len(s.list)-1]
-	s.list[sub.at] = last
-	last.at = sub.at
-	s.list[len(s.list)-1] = nil
-	s.list = s.list[:len(s.list)-1]
-	if s.index != nil {
-		delete(s.index, sub.channel.name)
+	if sub == &s.first {
+		s.joined = false
+		return
 	}
-	if len(s.list) == 0 {
-		s.list, s.index = nil, nil
+	m := s.more
+	last := m.list[len(m.list)-1]
+	m.list[sub.at] = last
+	last.at = sub.at
+	m.list[len(m.list)-1] = nil
+	m.list = m.list[:len(m.list)-1]
+	if m.index != nil {
+		delete(m.index, sub.channel.name)
+	}
+	if len(m.list) == 0 {
+		s.more = nil
 	}
 }
 

@@ -176,3 +176,18 @@ func sessions(b *testing.B, n, channels int) {
 	b.ReportMetric(per(cpu(b)-used, n), "cpu-ns/delivery")
 	w.leave(b)
 }
+
+// BenchmarkCollection is a full collection with 18,000 sessions that idle, each
+// on one channel.
+func BenchmarkCollection(b *testing.B) {
+	w := gather(b, 18_000, 180, time.Hour)
+	runtime.GC()
+	used := cpu(b)
+	n := 0
+	for b.Loop() {
+		runtime.GC()
+		n++
+	}
+	b.ReportMetric(float64(cpu(b)-used)/float64(n)/18_000, "cpu-ns/conn")
+	w.leave(b)
+}

@@ -62,7 +62,7 @@ func (s *Session) clientEvent(c *ws.Conn, m *protocol.Message) error {
 	}
 	later := s.gate.node.Relay(sub, &s.sock, m.Event, m.Data.AppendSpan(nil))
 	if later == nil {
-		s.metrics.ClientEvent()
+		s.metrics().ClientEvent()
 		return nil
 	}
 	// The next message waits for this one, so that all get them in order, and a
@@ -76,7 +76,7 @@ func (s *Session) clientEvent(c *ws.Conn, m *protocol.Message) error {
 		case err != nil:
 			s.report(errClientEventPeers)
 		}
-		s.metrics.ClientEvent()
+		s.metrics().ClientEvent()
 	})
 	return nil
 }

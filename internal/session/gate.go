@@ -54,9 +54,11 @@ type Gate struct {
 	opts     Options
 	log      *slog.Logger
 	prefix   string
+	made     time.Time
 	draining atomic.Bool
 	changed  chan struct{} // holds one when an app is to be looked up at once
-	current  sync.Map      // of *app.App by id, as they were found last
+	nobody   *scope        // of clients whose app is not known
+	current  sync.Map      // of *scope by id of the app, as they were found last
 
 	mu    sync.Mutex          // guards what follows
 	stale map[string]struct{} // ids of such apps
@@ -71,17 +73,23 @@ func NewGate(apps app.Store, h *hub.Hub, n *node.Node, opts Options) *Gate {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gate{
+	g := &Gate{
 		apps:    apps,
 		hub:     h,
 		node:    n,
 		opts:    opts,
 		log:     opts.Log.With("component", "session"),
 		prefix:  strings.TrimSuffix(opts.PathPrefix, "/"),
+		made:    time.Now(),
 		changed: make(chan struct{}, 1),
 		stale:   map[string]struct{}{},
 	}
+	g.nobody = &scope{gate: g}
+	return g
 }
+
+// moment returns t as sessions keep it, which takes less memory.
+func (g *Gate) moment(t time.Time) time.Duration { return t.Sub(g.made) }
 
 func setDefault(d *time.Duration, value time.Duration) {
 	if *d == 0 {
@@ -109,13 +117,13 @@ func (g *Gate) Accept(r *http.Request) (ws.Handler, *ws.Refusal) {
 			return nil, refusal
 		}
 	}
-	s := &Session{gate: g}
+	s := &Session{scope: g.nobody}
 	s.refusal = g.admit(r, s)
 	return s, nil
 }
 
 // admit runs the checks of an upgrade that do not need the hub and sets the
-// session's app.
+// session's scope.
 func (g *Gate) admit(r *http.Request, s *Session) *protocol.Error {
 	key, ok := g.appKey(r.URL)
 	if !ok {
@@ -139,7 +147,7 @@ func (g *Gate) admit(r *http.Request, s *Session) *protocol.Error {
 		g.opts.Metrics.ConnectionError("unknown", "app_validation_failed")
 		return &protocol.Error{Code: protocol.CodeOverCapacity, Message: "Applications cannot be looked up now, try again"}
 	}
-	s.app = a
+	s.scope = g.scope(a)
 	if !a.Enabled {
 		g.opts.Metrics.ConnectionError(a.ID, "app_disabled")
 		return &protocol.Error{Code: protocol.CodeAppDisabled, Message: "Application disabled"}
@@ -152,8 +160,8 @@ func (g *Gate) admit(r *http.Request, s *Session) *protocol.Error {
 		g.opts.Metrics.ConnectionError(a.ID, "origin_not_allowed")
 		return &protocol.Error{Code: protocol.CodeUnauthorized, Message: "Origin not allowed"}
 	}
-	if g.newest(a) != a { // older connections need not wait for Watch
-		g.current.Store(a.ID, a)
+	if now, _ := g.current.Load(a.ID); now != any(s.scope) {
+		g.current.Store(a.ID, s.scope) // older connections need not wait for Watch
 	}
 	return nil
 }
@@ -241,9 +249,17 @@ func (g *Gate) Recheck(appID string) {
 // secrets may have been rotated.
 func (g *Gate) newest(a *app.App) *app.App {
 	if now, ok := g.current.Load(a.ID); ok {
-		return now.(*app.App)
+		return now.(*scope).app
 	}
 	return a
+}
+
+// scope returns the scope of an app, the same one while the app is the same.
+func (g *Gate) scope(a *app.App) *scope {
+	if now, ok := g.current.Load(a.ID); ok && now.(*scope).app == a {
+		return now.(*scope)
+	}
+	return &scope{gate: g, app: a}
 }
 
 func (g *Gate) takeStale() map[string]struct{} {
@@ -276,7 +292,7 @@ func (g *Gate) recheck(ctx context.Context, ns *hub.Namespace) {
 	case err != nil:
 		return
 	case a.Enabled:
-		g.current.Store(a.ID, a)
+		g.current.Store(a.ID, g.scope(a))
 		return
 	default:
 		why = &protocol.Error{Code: protocol.CodeAppDisabled, Message: "Application disabled"}

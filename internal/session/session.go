@@ -16,18 +16,23 @@ import (
 // A Session is one connected client. All of it is owned by the callbacks of
 // its connection, which never run at the same time.
 type Session struct {
-	gate    *Gate
-	app     *app.App
-	sock    hub.Socket
-	metrics *metrics.App
+	*scope
+	sock hub.Socket
 
 	refusal  *protocol.Error  // why the client is not admitted
 	open     bool             // registered with the hub
 	left     bool             // and gone from there
-	probed   time.Time        // when the client was pinged without an answer yet
-	deadline time.Time        // of the authorization; zero: none, or met
+	probed   time.Duration    // when the client was pinged without an answer yet; 0: it was not
+	deadline time.Duration    // of the authorization; 0: none, or met
 	rate     *rateWindow      // of client events, from the first one on
 	user     *protocol.Member // who is signed in, as a presence member; nil: nobody
+}
+
+// A scope is what a session shares with the others of its app, behind one
+// pointer: what the garbage collector has to follow is most of its work.
+type scope struct {
+	gate *Gate
+	app  *app.App // as it was when the client connected; nil: none
 }
 
 var (
@@ -61,16 +66,17 @@ func (s *Session) Open(c *ws.Conn) {
 		return
 	}
 	s.open = true
-	s.metrics = s.sock.Namespace().Metrics()
-	s.metrics.ConnectionOpened()
+	s.metrics().ConnectionOpened()
 	seconds := int(s.gate.opts.ActivityTimeout / time.Second)
 	s.sock.Send(ws.TextFrame(protocol.AppendEstablished(nil, s.sock.ID.String(), max(seconds, 1))))
-	now := time.Now()
 	if s.mustAuthorize() {
-		s.deadline = now.Add(s.gate.opts.AuthTimeout)
+		s.deadline = s.gate.moment(time.Now()) + s.gate.opts.AuthTimeout
 	}
-	s.schedule(now)
+	s.schedule()
 }
+
+// metrics are the series of the app of a session that is open, or was.
+func (s *Session) metrics() *metrics.App { return s.sock.Namespace().Metrics() }
 
 // register gives the client its place in the hub.
 func (s *Session) register() *protocol.Error {
@@ -106,10 +112,10 @@ func (s *Session) mustAuthorize() bool {
 // authorized notes that the client signed in or joined an authenticated
 // channel; from now on it counts.
 func (s *Session) authorized() {
-	if s.deadline.IsZero() {
+	if s.deadline == 0 {
 		return
 	}
-	s.deadline = time.Time{}
+	s.deadline = 0
 	if err := s.sock.Namespace().Count(&s.sock, s.app.Limits.MaxConnections); err != nil {
 		s.fail(errQuota(s.app))
 	}
@@ -117,46 +123,43 @@ func (s *Session) authorized() {
 
 // Wake pings a silent client, gives up on one that does not answer, and on one
 // that is not authorized in time (protocol 1.6, 1.7).
-func (s *Session) Wake(c *ws.Conn, now time.Time) {
+func (s *Session) Wake(c *ws.Conn, t time.Time) {
 	if !s.open {
 		return
 	}
-	if !s.deadline.IsZero() && !now.Before(s.deadline) {
+	now := s.gate.moment(t)
+	if s.deadline != 0 && now >= s.deadline {
 		s.fail(&protocol.Error{Code: protocol.CodeUnauthorized, Message: "Connection not authorized within timeout"})
 		return
 	}
-	heard := c.LastRead()
-	if !heard.Before(s.probed) { // both are of the same coarse clock
-		s.probed = time.Time{}
+	heard := s.gate.moment(c.LastRead())
+	if heard >= s.probed { // both are of the same coarse clock
+		s.probed = 0
 	}
 	switch {
-	case s.probed.IsZero() && now.Sub(heard) >= s.gate.opts.ActivityTimeout:
+	case s.probed == 0 && now-heard >= s.gate.opts.ActivityTimeout:
 		// Three of the official clients answer only the control ping, and some
 		// intermediaries answer that one themselves: send both.
 		s.probed = now
 		c.Ping(nil)
 		s.sock.Send(pingFrame)
-	case !s.probed.IsZero() && now.Sub(s.probed) >= s.gate.opts.PongTimeout:
+	case s.probed != 0 && now-s.probed >= s.gate.opts.PongTimeout:
 		s.fail(&protocol.Error{Code: protocol.CodePongTimeout, Message: "Pong reply not received in time"})
 		return
 	}
-	s.schedule(now)
+	s.schedule()
 }
 
 // schedule asks to be woken when something may be due.
-func (s *Session) schedule(now time.Time) {
-	at := s.probed.Add(s.gate.opts.PongTimeout)
-	if s.probed.IsZero() {
-		heard := s.sock.Conn.LastRead()
-		if heard.IsZero() {
-			heard = now
-		}
-		at = heard.Add(s.gate.opts.ActivityTimeout)
+func (s *Session) schedule() {
+	at := s.probed + s.gate.opts.PongTimeout
+	if s.probed == 0 {
+		at = s.gate.moment(s.sock.Conn.LastRead()) + s.gate.opts.ActivityTimeout
 	}
-	if !s.deadline.IsZero() && s.deadline.Before(at) {
-		at = s.deadline
+	if s.deadline != 0 {
+		at = min(at, s.deadline)
 	}
-	s.sock.Conn.WakeAt(at)
+	s.sock.Conn.WakeAt(s.gate.made.Add(at))
 }
 
 // Leave takes back all that the connection had. The others are not to see a
@@ -175,9 +178,9 @@ func (s *Session) Closed(c *ws.Conn, err error) {
 	}
 	s.Leave(c)
 	s.open = false
-	s.metrics.ConnectionClosed()
+	s.metrics().ConnectionClosed()
 	if errors.Is(err, ws.ErrSlow) {
-		s.metrics.SlowConsumer()
+		s.metrics().SlowConsumer()
 	}
 	s.gate.log.Debug("connection closed", "app_id", s.app.ID, "socket_id", s.sock.ID, "err", err)
 }
@@ -187,14 +190,14 @@ func (s *Session) Message(c *ws.Conn, payload []byte) {
 	if !s.open {
 		return // refused; the close is on its way
 	}
-	s.metrics.Received(len(payload))
+	s.metrics().Received(len(payload))
 	m, err := protocol.Decode(payload)
 	if err != nil {
 		kind := "invalid_message_format"
 		if errors.Is(err, protocol.ErrNoEvent) {
 			kind = "missing_event_name"
 		}
-		s.metrics.ConnectionError(kind)
+		s.metrics().ConnectionError(kind)
 		s.soft(protocol.CodeGeneric, err.Error())
 		return
 	}
@@ -234,7 +237,7 @@ func (s *Session) report(err error) {
 	}
 	if sub, ok := errors.AsType[*protocol.SubscriptionError](err); ok {
 		if sub.Type == protocol.TypeAuthError {
-			s.metrics.ConnectionError("authentication_failed")
+			s.metrics().ConnectionError("authentication_failed")
 		}
 		s.sock.Send(ws.TextFrame(protocol.AppendSubscriptionError(nil, sub)))
 		s.soft(sub.Code, sub.Message)

@@ -23,7 +23,7 @@ func (s *Session) signin(c *ws.Conn, data protocol.Value) error {
 	req := protocol.DecodeSignin(data)
 	key, secrets := s.credentials()
 	if err := sign.VerifyUser(req.Auth, key, secrets, s.sock.ID.String(), req.UserData); err != nil {
-		s.metrics.ConnectionError("authentication_failed")
+		s.metrics().ConnectionError("authentication_failed")
 		return unauthorized(signinText(err, &req))
 	}
 	u, err := protocol.DecodeUserData(req.UserData)

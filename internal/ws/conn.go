@@ -77,6 +77,7 @@ type Conn struct {
 	muted    bool // input is not asked for, because a callback waits; poll transport only
 	queue    fifo
 	farewell *Frame // the close frame, until it follows the queue
+	err      error  // why the connection ends
 	off      int    // bytes of the queue's front that are written
 	bytes    int    // of all frames in the queue, written or not
 	markLeft int    // bytes to be written until the mark is passed; 0: there is no mark
@@ -84,7 +85,6 @@ type Conn struct {
 	wakeAt   int64  // 0: never
 	closeBy  int64  // when a closing connection is cut; 0: not closing
 	timerAt  int64  // when the wheel gives the connection out; 0: it does not have it
-	err      error  // why the connection ends
 }
 
 // A home is what a connection shares with the others of its loop, behind one
@@ -140,7 +140,7 @@ func (c *Conn) Send(f *Frame) bool {
 		c.mu.Unlock()
 		return false
 	}
-	if c.bytes+len(f.wire) > c.srv.opts.MaxQueuedBytes || c.queue.n >= c.srv.opts.MaxQueuedFrames {
+	if c.bytes+len(f.wire) > c.srv.opts.MaxQueuedBytes || int(c.queue.n) >= c.srv.opts.MaxQueuedFrames {
 		return c.refuse()
 	}
 	wake := c.push(f)

@@ -21,7 +21,7 @@ type fifo struct {
 	head, tail *chunk
 	read       uint8 // place of the first frame in head
 	write      uint8 // place behind the last frame in tail
-	n          int   // frames
+	n          int32 // frames
 }
 
 func (q *fifo) push(f *Frame) {

@@ -15,7 +15,7 @@ func (c *Conn) push(f *Frame) (wake bool) {
 // bound is queued, and it is not because the client does not read. mu is held.
 func (c *Conn) weigh() {
 	o := &c.srv.opts
-	crowded := (c.bytes > o.MaxQueuedBytes/2 || c.queue.n > o.MaxQueuedFrames/2) && !c.blocked && c.state == stateOpen
+	crowded := (c.bytes > o.MaxQueuedBytes/2 || int(c.queue.n) > o.MaxQueuedFrames/2) && !c.blocked && c.state == stateOpen
 	switch {
 	case crowded == c.crowded:
 		return

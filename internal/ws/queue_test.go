@@ -24,7 +24,7 @@ func TestQueueKeepsOrderAtEveryLength(t *testing.T) {
 			q.pop()
 			model = model[1:]
 		}
-		if q.n != len(model) {
+		if int(q.n) != len(model) {
 			t.Fatalf("step %d: %d frames, want %d", step, q.n, len(model))
 		}
 		if step%97 == 0 && len(model) > 0 {

@@ -12,17 +12,19 @@ const (
 
 // A timer is a connection's place in a wheel.
 type timer struct {
-	prev, next *Conn
-	slot       int32 // index + 1; 0: not in the wheel
+	slot int32 // index + 1; 0: not in the wheel
+	at   int32 // index in the slot
 }
 
 // A wheel holds connections until a moment comes. It is coarse: what it gives
 // out is up to two ticks late and never early. What lies further ahead than one
 // turn of the wheel comes out too soon; its owner looks and puts it back.
-// Moments are nanoseconds since the server was made.
+// Moments are nanoseconds since the server was made. Its slots are lists of
+// pointers and not linked through the connections: the garbage collector reads
+// a list from one end to the other, and would chase links through all memory.
 type wheel struct {
 	mu    sync.Mutex // guards what follows, and Conn.timer; a leaf
-	slots [wheelSlots]*Conn
+	slots [wheelSlots][]*Conn
 	last  int64 // tick that was processed last
 }
 
@@ -36,11 +38,8 @@ func (w *wheel) put(c *Conn, at int64) {
 	tick := (at + int64(wheelTick) - 1) / int64(wheelTick)
 	tick = min(max(tick, w.last+1), w.last+wheelSlots)
 	i := tick % wheelSlots
-	c.timer = timer{next: w.slots[i], slot: int32(i) + 1}
-	if c.timer.next != nil {
-		c.timer.next.timer.prev = c
-	}
-	w.slots[i] = c
+	c.timer = timer{slot: int32(i) + 1, at: int32(len(w.slots[i]))}
+	w.slots[i] = append(w.slots[i], c)
 }
 
 func (w *wheel) remove(c *Conn) {
@@ -50,19 +49,19 @@ func (w *wheel) remove(c *Conn) {
 }
 
 func (w *wheel) unlink(c *Conn) {
-	t := &c.timer
-	if t.slot == 0 {
+	if c.timer.slot == 0 {
 		return
 	}
-	if t.prev != nil {
-		t.prev.timer.next = t.next
-	} else {
-		w.slots[t.slot-1] = t.next
+	slot := &w.slots[c.timer.slot-1]
+	end := len(*slot) - 1
+	last := (*slot)[end]
+	(*slot)[c.timer.at], last.timer.at = last, c.timer.at
+	(*slot)[end] = nil
+	*slot = (*slot)[:end]
+	if end == 0 {
+		*slot = nil
 	}
-	if t.next != nil {
-		t.next.timer.prev = t.prev
-	}
-	*t = timer{}
+	c.timer = timer{}
 }
 
 // advance appends to due what the wheel holds for the time up to now.
@@ -71,11 +70,9 @@ func (w *wheel) advance(now int64, due []*Conn) []*Conn {
 	defer w.mu.Unlock()
 	end := now / int64(wheelTick)
 	for t := max(w.last+1, end-wheelSlots+1); t <= end; t++ {
-		for c := w.slots[t%wheelSlots]; c != nil; {
-			next := c.timer.next
+		for _, c := range w.slots[t%wheelSlots] {
 			c.timer = timer{}
 			due = append(due, c)
-			c = next
 		}
 		w.slots[t%wheelSlots] = nil
 	}
