@@ -62,6 +62,9 @@ import (
 // has joined is blind: it is in doubt until somebody who saw everything assures
 // the node or tells it.
 //
+// A node that leaves may be the last that knows of one which died and is not missed
+// yet, because the others came since: it makes records of what that one had.
+//
 // What can be lost: what an owner told within recordDelay of its death that nobody
 // else could see (it knew less, or more, than the others), until the thing changes
 // again; and what all who saw it took with them.
@@ -183,7 +186,8 @@ func (k *core) take(now time.Time, transitions []directory.Transition) {
 	for _, t := range transitions {
 		what := thing{t.App, t.Channel, t.User}
 		came, went := t.Before == 0, t.After == 0
-		if o, ok := c.open[what]; (came || went) && c.led && !k.joined && (!ok || o.blind) {
+		// What a blind thing is said to have been told is a guess, also later on.
+		if o, ok := c.open[what]; (came || went) && (!ok && c.led && !k.joined || o.blind && !k.mayTell(what)) {
 			k.doubt(now, what)
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockudo/internal/cluster"
+	"sockudo/internal/cluster/bustest"
 	"sockudo/internal/directory"
 )
 
@@ -354,6 +355,41 @@ func TestFactsAreToldByOneNode(t *testing.T) {
 		}
 		if len(count) != 3*channels {
 			t.Errorf("%d facts, want %d", len(count), 3*channels)
+		}
+	})
+}
+
+// Who leaves is the last that knows of a node which died just before: those who came
+// since never heard of it.
+func TestWhoLeavesBequeathsWhatADeadNodeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := cluster.NewMemoryBus()
+		cable := bustest.NewCable(broker.Connect())
+		a, dead := join(t, broker.Connect(), cluster.Options{NodeID: "a"}), join(t, cable, cluster.Options{NodeID: "dead"})
+		time.Sleep(5 * time.Second)
+		const channels = 30
+		var gone []string
+		for i := range channels {
+			dead.SetChannel("app", fmt.Sprint("presence-", i), 1)
+			dead.SetMember("app", fmt.Sprint("presence-", i), "ann", "{}", 1)
+			gone = append(gone, fmt.Sprintf("vacated presence-%d ", i), fmt.Sprintf("member removed presence-%d ann", i))
+		}
+		time.Sleep(2 * time.Minute) // the records of it are forgotten
+		cable.Cut()
+		time.Sleep(time.Second)
+		b := join(t, broker.Connect(), cluster.Options{NodeID: "b"})
+		time.Sleep(5 * time.Second)
+		b.mustBeReady()
+		if facts := b.took(&b.facts); len(facts) > 0 {
+			t.Errorf("who came tells %v", facts)
+		}
+		a.stop()
+		time.Sleep(5 * time.Second)
+		facts := b.took(&b.facts)
+		slices.Sort(facts)
+		slices.Sort(gone)
+		if diff := cmp.Diff(gone, facts); diff != "" {
+			t.Errorf("when the last left that knew the dead node (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -780,6 +780,7 @@ func (k *core) farewell(now time.Time) []outgoing {
 	var out []outgoing
 	k.say(now)
 	k.absorb(now)
+	k.bequeath(now)
 	for k.charge.sendAt = now; len(k.charge.unsent) > 0; {
 		if o := k.drainRecords(now); o != nil {
 			out = append(out, *o)

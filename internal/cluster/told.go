@@ -210,6 +210,35 @@ func (k *core) confide(now time.Time, to target) {
 	}
 }
 
+// bequeath makes records of what rests with peers that were not heard since another
+// one appeared: that one may not know of them, and if they are dead nobody else may
+// be left who misses them.
+func (k *core) bequeath(now time.Time) {
+	c := &k.charge
+	if !c.wanted {
+		return
+	}
+	var newest time.Time
+	for _, p := range k.peers {
+		newest = max2(newest, p.since)
+	}
+	for _, p := range k.inOrder() {
+		if !p.heard.Before(newest) {
+			continue
+		}
+		k.dir.Entries(p.node, func(e directory.Entry) {
+			what := thing{e.App, e.Channel, e.User}
+			if e.Kind != directory.Channel && e.Kind != directory.Member || e.Value == 0 || !k.told(what, true).is {
+				return
+			}
+			if _, ok := c.records[what]; !ok && len(c.records) < maxOpen {
+				c.records[what] = record{is: true, at: now}
+			}
+			k.publishRecord(now, what)
+		})
+	}
+}
+
 // adopt takes over what a peer confides while this node joins.
 func (k *core) adopt(now time.Time, what thing, told record, age time.Duration, doubt bool) {
 	c := &k.charge
