@@ -1,11 +1,32 @@
 package ws
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// tighten gives the connections of a listener little room in the kernel. They
+// inherit it here, so that the listener stays one that the loops accept from.
+func tighten(t testing.TB, ln net.Listener) net.Listener {
+	t.Helper()
+	raw, err := ln.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused error
+	err = raw.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, tightBuffer)
+	})
+	if err = errors.Join(err, refused); err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}
 
 func TestAcceptSeesTheAddressOfTheClient(t *testing.T) {
 	for _, test := range []struct{ network, listen, dial string }{

@@ -319,19 +319,11 @@ func eventually(t testing.TB, ok func() bool) {
 	}
 }
 
-// A tightListener makes connections with little room in the kernel, so that
-// clients that do not read are noticed soon.
-type tightListener struct{ net.Listener }
+// tightBuffer is the little room that connections of startTight have in the kernel.
+const tightBuffer = 8 << 10
 
-func (l tightListener) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err == nil {
-		err = nc.(*net.TCPConn).SetWriteBuffer(8 << 10)
-	}
-	return nc, err
-}
-
-// startTight is start with a tightListener.
+// startTight is start with little room in the kernel, so that clients that do
+// not read are noticed soon.
 func startTight(t testing.TB, opts Options, accept Accept) (*Server, string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -339,6 +331,6 @@ func startTight(t testing.TB, opts Options, accept Accept) (*Server, string) {
 		t.Fatal(err)
 	}
 	s := NewServer(accept, opts)
-	serveOn(t, s, secureIf(t, tightListener{ln}))
+	serveOn(t, s, secureIf(t, tighten(t, ln)))
 	return s, ln.Addr().String()
 }
