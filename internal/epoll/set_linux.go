@@ -3,6 +3,7 @@ package epoll
 import (
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +52,15 @@ func (s *Set) watch(fd int, name string) (syscall.RawConn, error) {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	s.files = append(s.files, f)
+	if !Polled(f) {
+		return nil, &os.PathError{Op: "poll", Path: name, Err: os.ErrNoDeadline}
+	}
 	return f.SyscallConn()
 }
+
+// Polled reports whether Go's poller watches a file. Without it, waiting for the
+// file ends at once: the system may have refused to watch one more.
+func Polled(f *os.File) bool { return f.SetDeadline(time.Time{}) == nil }
 
 // Close closes the set and ends Run. Nobody may use the set any more: its number
 // can become another one's.

@@ -27,6 +27,19 @@ func open(t *testing.T) *Set {
 	return s
 }
 
+// A file that nobody watches would end Run at its first wait, without a word.
+func TestFileThatCannotBePolledIsRefused(t *testing.T) {
+	fd, err := unix.Open("/proc/self/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Set{}
+	defer s.Close()
+	if _, err := s.watch(fd, "stat"); err == nil {
+		t.Error("it was taken")
+	}
+}
+
 func TestRunIsCalledForEventsUntilTheSetIsClosed(t *testing.T) {
 	s := open(t)
 	a, b := pair(t)
