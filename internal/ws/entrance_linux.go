@@ -69,6 +69,10 @@ func newEntrance(s *Server, ln net.Listener) entrance {
 		_ = e.file.Close()
 		return &netEntrance{ln: ln}
 	}
+	if !epoll.Polled(e.file) {
+		_ = e.file.Close()
+		return &netEntrance{ln: ln}
+	}
 	e.step = e.try
 	// What is accepted inherits the options. A Unix socket has none of them.
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -118,7 +122,7 @@ func (e *rawEntrance) try(fd uintptr) bool {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, fd, uintptr(unsafe.Pointer(&e.from)), uintptr(unsafe.Pointer(&size)),
 			unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 		switch errno {
-		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
 			return false

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,6 +28,33 @@ func leaveDescriptors(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) })
+}
+
+// A failing entrance fails as often as it has errors.
+type failingEntrance struct{ errs []error }
+
+func (e *failingEntrance) next() error {
+	err := e.errs[0]
+	e.errs = e.errs[1:]
+	return os.NewSyscallError("accept4", err)
+}
+
+func (*failingEntrance) welcome(*Server, reception) { panic("nobody came") }
+
+func (*failingEntrance) close() {}
+
+// Accepting can fail because of what happened to that one connection. Nobody
+// else is to suffer from it.
+func TestErrorsOfOneConnectionDoNotEndAccepting(t *testing.T) {
+	var log syncBuffer
+	s := NewServer(nil, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	in := &failingEntrance{[]error{syscall.ECONNABORTED, syscall.EPROTO, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EINVAL, nil}}
+	if err := s.acceptAll(in, reception{}); !errors.Is(err, syscall.EINVAL) || len(in.errs) != 1 {
+		t.Errorf("accepting ended with %v", err)
+	}
+	if log.String() != "" {
+		t.Errorf("log: %s", log.String())
+	}
 }
 
 func TestServerWithoutDescriptorsServesTheAPIAndRecovers(t *testing.T) {

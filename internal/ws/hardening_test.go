@@ -314,6 +314,56 @@ func TestPanicsAreLoggedAndEndOnlyTheirConnection(t *testing.T) {
 	})
 }
 
+func TestPanicInAcceptCostsOneClient(t *testing.T) {
+	onAll(t, func(t *testing.T, opts Options) {
+		var log syncBuffer
+		opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+		s, addr := start(t, opts, func(r *http.Request) (Handler, *Refusal) {
+			if r.URL.Path == "/boom" {
+				panic("in Accept")
+			}
+			return &echo{}, nil
+		})
+		p := dialRaw(t, addr)
+		p.request(strings.Replace(upgradeRequest, "/", "/boom", 1))
+		if resp := p.response(); resp.StatusCode != 500 {
+			t.Error(resp.Status)
+		}
+		if text := log.String(); !strings.Contains(text, "in Accept") || !strings.Contains(text, "hardening_test.go") {
+			t.Errorf("log: %s", text)
+		}
+		q := connect(t, addr)
+		q.send(text("fine"))
+		q.expect(opText, "fine")
+		if st := s.Stats(); st.Handshakes != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// What came behind a message that waited is paid for as well.
+func TestFloodBehindAnAwaitIsMetered(t *testing.T) {
+	onAll(t, func(t *testing.T, opts Options) {
+		conns := make(chan *Conn, 1)
+		_, addr := start(t, opts, handled(&echo{
+			open: func(c *Conn) { conns <- c },
+			on:   func(c *Conn, _ []byte) { c.Await(func() {}) },
+		}))
+		p := connect(t, addr)
+		const pings = 60 // which one read takes
+		p.send(text("wait"), bytes.Repeat(raw(finBit|opPing, nil), pings))
+		for range pings {
+			p.expect(opPong, "")
+		}
+		c := <-conns
+		c.turn.Lock()
+		defer c.turn.Unlock()
+		if c.meter.spent < pings {
+			t.Errorf("%d pings cost %d", pings, c.meter.spent)
+		}
+	})
+}
+
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -127,13 +127,15 @@ func (c *Conn) input(b []byte) (frames int) {
 	return frames
 }
 
-// inputHeld handles what was kept back while a callback waited; turn is held.
-func (c *Conn) inputHeld() {
+// inputHeld handles what was kept back while a callback waited, like input; turn
+// is held.
+func (c *Conn) inputHeld() (frames int) {
 	for len(c.held) > 0 && !c.waiting {
 		b := c.held
 		c.held = nil
-		c.input(b)
+		frames += c.input(b)
 	}
+	return frames
 }
 
 // receive handles one message or control frame; turn is held. A pong needs

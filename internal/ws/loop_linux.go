@@ -178,32 +178,18 @@ func (l *loop) readSecure(c *Conn, now int64) (frames int) {
 		n, pause, err := c.secure.read(l.buf)
 		if n > 0 {
 			c.lastRead.Store(now)
-			frames += c.input(l.buf[:n])
+			frames += max(c.input(l.buf[:n]), 1) // a record has its price too
 		}
 		switch {
-		case err != nil && !c.released:
+		case err != nil:
 			c.lose(err)
+			return frames
 		case pause:
-			l.owe(c)
 			c.flooding = c.flooding && frames > 0
 			return frames
 		}
 	}
 	return frames
-}
-
-// owe waits for room when TLS itself had something to say that the socket did
-// not take.
-func (l *loop) owe(c *Conn) {
-	if !c.secure.pipe.owing() {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.blocked && !c.writing && !c.dirty && c.state != stateCut {
-		c.block(true)
-		l.arm(c)
-	}
 }
 
 // mute stops or restarts asking for input; turn is held.
@@ -219,12 +205,18 @@ func (l *loop) mute(c *Conn, off bool) {
 // resume goes on after an Await; turn is held.
 func (l *loop) resume(c *Conn) {
 	held := c.hold()
-	c.inputHeld()
+	frames := c.inputHeld()
 	l.reply(c, held)
+	now := l.p.srv.now()
 	if c.secure != nil && !c.released {
-		l.readSecure(c, l.p.srv.now())
+		frames += l.readSecure(c, now)
 	}
-	if !c.waiting && !c.released && !c.flooding {
+	over := c.meter.spend(frames, now)
+	switch {
+	case c.waiting || c.released || c.flooding:
+	case over:
+		l.flood(c)
+	default:
 		l.mute(c, false)
 	}
 }

@@ -6,6 +6,9 @@ import "time"
 func (c *Conn) push(f *Frame) (wake bool) {
 	c.queue.push(f)
 	c.count(len(f.wire))
+	if c.blocked {
+		c.mark() // the socket may have been full of what TLS keeps alone
+	}
 	wake = !c.dirty && !c.blocked
 	c.dirty = c.dirty || wake
 	return wake

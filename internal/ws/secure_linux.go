@@ -14,9 +14,15 @@ import (
 	"sockudo/internal/epoll"
 )
 
-// recordBytes is what a TLS record holds. More is not encrypted together, so
-// that little besides its queue is held for a client that does not read.
-const recordBytes = 16 << 10
+const (
+	// recordBytes is what a TLS record holds. More is not encrypted together, so
+	// that little besides its queue is held for a client that does not read.
+	recordBytes = 16 << 10
+	// maxRest bounds what a pipe keeps: more than a record that the socket did
+	// not take are answers of TLS itself to a client that asks for one after the
+	// other and reads none.
+	maxRest = 2 * recordBytes
+)
 
 // A secure connection is TLS on a loop. The handshake was made by net/http,
 // which may wait; what follows never has to: reading stops at the end of what
@@ -45,15 +51,19 @@ func secured(nc net.Conn) *secure {
 // Who has not asked for them since more came calls refill first.
 func (s *secure) read(b []byte) (n int, pause bool, err error) {
 	n, err = s.tls.Read(b)
-	switch {
-	case err == nil:
-		return n, false, nil
-	case errors.Is(err, errNothingYet):
-		return n, true, nil
-	case err == io.EOF:
-		return n, false, errHungUp
+	if n > 0 {
+		return n, false, nil // an error will be there again when these have been handled
 	}
-	return n, false, err
+	if why := s.pipe.failed(); why != nil {
+		return 0, false, why
+	}
+	switch {
+	case errors.Is(err, errNothingYet):
+		return 0, true, nil
+	case err == io.EOF:
+		return 0, false, errHungUp
+	}
+	return 0, false, err
 }
 
 // write encrypts b and reports whether the socket is full. All of b is taken
@@ -77,6 +87,7 @@ type pipe struct {
 
 	mu   sync.Mutex // guards what follows; a leaf
 	rest []byte     // encrypted, and not taken by the socket yet
+	err  error      // why no more is taken
 }
 
 // Quiet returns a listener whose connections cost the scheduler little, and
@@ -150,6 +161,10 @@ func (p *pipe) Write(b []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if len(p.rest)+len(b)-n > maxRest {
+		p.err = ErrSlow
+		return 0, p.err
+	}
 	p.rest = append(p.rest, b[n:]...)
 	return len(b), nil
 }
@@ -166,6 +181,14 @@ func (p *pipe) settle() (full bool, err error) {
 		p.rest = nil
 	}
 	return len(p.rest) > 0, err
+}
+
+// failed returns why no more can be written, which TLS tells only when it is
+// written to the next time.
+func (p *pipe) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 func (p *pipe) owing() bool {

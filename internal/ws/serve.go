@@ -7,9 +7,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"time"
 )
 
@@ -49,7 +51,8 @@ func (s *Server) Serve(ln net.Listener, api *http.Server) error {
 
 // An entrance accepts connections, for one goroutine.
 type entrance interface {
-	// next waits for a connection. The error is net.ErrClosed after close.
+	// next waits for a connection. The error is net.ErrClosed after close. Some
+	// others pass: see lostMeanwhile and outOfDescriptors.
 	next() error
 	// welcome goes on with the connection, without waiting.
 	welcome(s *Server, r reception)
@@ -98,6 +101,7 @@ func (s *Server) acceptAll(in entrance, r reception) error {
 				spare.calm(s.opts.Log)
 			}
 			in.welcome(s, r)
+		case lostMeanwhile(err):
 		case !outOfDescriptors(err):
 			return err
 		default:
@@ -117,7 +121,8 @@ func (s *Server) acceptAll(in entrance, r reception) error {
 // meet reads the first request of a connection, of which buf holds what has
 // been read already.
 func (s *Server) meet(nc net.Conn, buf []byte, v reception) {
-	if _, ok := nc.(*tls.Conn); ok {
+	if t, ok := nc.(*tls.Conn); ok {
+		s.shake(t)
 		v.api.give(nc)
 		return
 	}
@@ -140,6 +145,16 @@ func (s *Server) meet(nc net.Conn, buf []byte, v reception) {
 		return
 	}
 	v.api.give(&prefixed{Conn: nc, head: head})
+}
+
+// shake makes the TLS handshake, so that no more than MaxHandshakes are going on
+// either. What is wrong with it is told by net/http, which gets to know of it too.
+func (s *Server) shake(t *tls.Conn) {
+	el := s.enterHalf(t.NetConn()) // closing what is above it might wait
+	_ = t.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout))
+	_ = t.Handshake() // net/http gets the same error
+	s.leaveHalf(el)
+	_ = t.SetDeadline(time.Time{})
 }
 
 // readHead reads until the end of a GET request's header, or until it is clear
@@ -334,11 +349,22 @@ func (s *Server) decide(r *http.Request, full bool) (Handler, *Refusal) {
 		return nil, errFull
 	}
 	defer s.leaveDecision()
-	h, refusal := s.accept(r)
+	h, refusal := s.ask(r)
 	if h == nil && refusal == nil {
 		refusal = &Refusal{Status: http.StatusForbidden}
 	}
 	return h, refusal
+}
+
+// ask calls Accept; a panic in it costs this client and no more.
+func (s *Server) ask(r *http.Request) (h Handler, refusal *Refusal) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.opts.Log.Error("accepting panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			h, refusal = nil, &Refusal{Status: http.StatusInternalServerError, Body: "Internal error.\n"}
+		}
+	}()
+	return s.accept(r)
 }
 
 // ServeHTTP upgrades a connection that net/http serves: under TLS, and where an

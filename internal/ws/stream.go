@@ -71,6 +71,9 @@ func (st *stream) read() {
 	buf := make([]byte, size)
 	for over, flooding := false, false; !over; {
 		n, err := st.nc.Read(buf)
+		if n > 0 {
+			err = nil // it will be there again when these have been handled
+		}
 		st.turn.Lock()
 		for c.waiting && !c.released {
 			st.turn.Unlock()
@@ -186,7 +189,7 @@ func (st *stream) full() {
 }
 
 func (st *stream) resume(c *Conn) {
-	c.inputHeld()
+	c.meter.spend(c.inputHeld(), c.srv.now()) // its reader looks at the next read
 	st.signal()
 }
 
