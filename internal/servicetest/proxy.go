@@ -9,11 +9,11 @@ import (
 
 // A Proxy passes TCP connections on to a server until it is told otherwise.
 type Proxy struct {
-	target string
 	addr   string
 	passed atomic.Int64
 
 	mu      sync.Mutex // guards what follows
+	target  string
 	ln      net.Listener
 	conns   map[net.Conn]bool
 	held    chan struct{} // not nil: nothing passes until it is closed
@@ -107,6 +107,14 @@ func (p *Proxy) Release() {
 	}
 }
 
+// Lead passes new connections on to another server, as when a name is given to
+// it. Those that are open stay.
+func (p *Proxy) Lead(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
 // Open returns how many connections pass through now.
 func (p *Proxy) Open() int {
 	p.mu.Lock()
@@ -120,7 +128,10 @@ func (p *Proxy) accept(ln net.Listener) {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			_ = c.Close()
 			continue

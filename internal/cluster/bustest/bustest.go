@@ -123,6 +123,17 @@ func (n *Node) Got(topic string, count int) [][]byte {
 	return got
 }
 
+// Heard returns how often a message arrived on a topic. Conditions of Until may
+// ask, nobody else.
+func (n *Node) Heard(topic, msg string) (times int) {
+	for _, m := range n.got[topic] {
+		if string(m) == msg {
+			times++
+		}
+	}
+	return times
+}
+
 // Say publishes and fails the test if that fails.
 func (n *Node) Say(topic, msg string) {
 	n.t.Helper()

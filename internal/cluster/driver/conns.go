@@ -67,6 +67,19 @@ func (c *Conns) Close() {
 	}
 }
 
+// Cut cuts all connections; new ones may be made.
+func (c *Conns) Cut() {
+	c.mu.Lock()
+	var ends []func()
+	for _, end := range c.ends {
+		ends = append(ends, end)
+	}
+	c.mu.Unlock()
+	for _, end := range ends {
+		end()
+	}
+}
+
 type keptConn struct {
 	net.Conn
 	by *Conns

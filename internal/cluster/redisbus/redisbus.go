@@ -56,6 +56,7 @@ type Options struct {
 var (
 	errEnded        = errors.New("the bus has ended")
 	errUnsubscribed = errors.New("was unsubscribed meanwhile")
+	errDemoted      = errors.New("the server has become a replica")
 	errNoSlot       = errors.New("no server of the cluster owns its slot now")
 )
 

@@ -177,36 +177,14 @@ func TestTopicsFollowTheirSlots(t *testing.T) {
 	a, b := bustest.Start(t, open(t, e, timeout)), bustest.Start(t, open(t, e, timeout))
 	topics := []string{"steady"}
 	for i := range 300 {
-		topics = append(topics, fmt.Sprintf("{moving}:%d", i)) // all in one slot
+		topics = append(topics, fmt.Sprintf("{moving}:%d", i))
 	}
 	b.HearAll(topics)
 
-	masters := make([]master, len(e.Addrs))
-	owner := 0
-	for i, addr := range e.Addrs {
-		masters[i].Client = admin(t, addr)
-		id, err := do(t, masters[i], "CLUSTER", "MYID").ToString()
-		if err != nil {
-			t.Fatal(err)
-		}
-		masters[i].id = id
-		if masters[i].Do(t.Context(), masters[i].B().Get().Key("{moving}").Build()).Error() == rueidis.Nil {
-			owner = i
-		}
-	}
-	number, err := do(t, masters[0], "CLUSTER", "KEYSLOT", "moving").AsInt64()
-	if err != nil {
-		t.Fatal(err)
-	}
-	slot := fmt.Sprint(number)
-	for i := range len(masters) {
-		from, to := masters[owner], masters[(owner+1)%len(masters)]
-		owner = (owner + 1) % len(masters)
+	slot := newMovingSlot(t, e)
+	for i := range e.Addrs {
 		losses := b.Losses()
-		do(t, to, "CLUSTER", "SETSLOT", slot, "IMPORTING", from.id)
-		do(t, from, "CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
-		do(t, to, "CLUSTER", "SETSLOT", slot, "NODE", to.id)
-		do(t, from, "CLUSTER", "SETSLOT", slot, "NODE", to.id)
+		slot.move(t)
 		b.AwaitLoss(losses)
 		b.AwaitRestored()
 		msg := fmt.Sprint("move ", i)
@@ -221,9 +199,50 @@ func TestTopicsFollowTheirSlots(t *testing.T) {
 	}
 }
 
+// A movingSlot goes from one master of a cluster to the next. Topics that begin
+// with {moving} are in it.
+type movingSlot struct {
+	number  string
+	masters []master
+	owner   int
+}
+
 type master struct {
 	rueidis.Client
 	id string
+}
+
+func newMovingSlot(t *testing.T, e redisconn.Endpoint) *movingSlot {
+	t.Helper()
+	s := &movingSlot{masters: make([]master, len(e.Addrs))}
+	for i, addr := range e.Addrs {
+		m := &s.masters[i]
+		m.Client = admin(t, addr)
+		id, err := do(t, m, "CLUSTER", "MYID").ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.id = id
+		if m.Do(t.Context(), m.B().Get().Key("{moving}").Build()).Error() == rueidis.Nil {
+			s.owner = i
+		}
+	}
+	number, err := do(t, s.masters[0], "CLUSTER", "KEYSLOT", "moving").AsInt64()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.number = fmt.Sprint(number)
+	return s
+}
+
+func (s *movingSlot) move(t *testing.T) {
+	t.Helper()
+	from, to := s.masters[s.owner], s.masters[(s.owner+1)%len(s.masters)]
+	s.owner = (s.owner + 1) % len(s.masters)
+	do(t, to, "CLUSTER", "SETSLOT", s.number, "IMPORTING", from.id)
+	do(t, from, "CLUSTER", "SETSLOT", s.number, "MIGRATING", to.id)
+	do(t, to, "CLUSTER", "SETSLOT", s.number, "NODE", to.id)
+	do(t, from, "CLUSTER", "SETSLOT", s.number, "NODE", to.id)
 }
 
 func BenchmarkBus(b *testing.B) {

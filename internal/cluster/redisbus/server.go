@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"sockudo/internal/backoff"
 	"sockudo/internal/cluster"
 	"sockudo/internal/cluster/driver"
 )
@@ -32,6 +33,8 @@ type server struct {
 	lane  *driver.Lane
 	links []*link
 	able  atomic.Int32 // to shard channels
+	// demoted is for a server, not of a cluster, that was the master and is a replica now.
+	demoted atomic.Bool
 
 	client    rueidis.Client
 	connected chan struct{} // closed when client is there
@@ -94,6 +97,9 @@ func (s *server) serve(ctx context.Context, client rueidis.Client) {
 	close(s.connected)
 	var running sync.WaitGroup
 	running.Go(func() { s.lane.Run(ctx) })
+	if s.addr == "" {
+		running.Go(func() { s.watchRole(ctx) })
+	}
 	for _, l := range s.links {
 		running.Go(func() { l.run(ctx) })
 	}
@@ -117,6 +123,9 @@ func (s *server) dial(context.Context) (rueidis.DedicatedClient, func() bool, er
 		conn, _ := s.client.Dedicate()
 		return conn, func() bool { return true }, nil
 	}
+	if s.demoted.Load() {
+		return nil, nil, errDemoted
+	}
 	sub := s.bus.sub
 	for addr, node := range sub.Nodes() { // there is one
 		conn, _ := node.Dedicate()
@@ -125,8 +134,58 @@ func (s *server) dial(context.Context) (rueidis.DedicatedClient, func() bool, er
 	return nil, nil, errNoSlot
 }
 
+// watchRole leaves a master that has become a replica. The address may lead to
+// another server since then, while connections stay, and what is published at a
+// replica reaches only those who listen there. Until the address leads to a master
+// the broker counts as lost. In a cluster the topology says who is the master.
+func (s *server) watchRole(ctx context.Context) {
+	was := ""
+	for {
+		switch role := s.role(ctx); {
+		case role == "":
+		case role != "slave":
+			s.demoted.Store(false)
+			was = role
+		case was == "":
+			was = role
+			s.bus.log.Warn("the server is a replica: only nodes that subscribe there hear what is published", "server", s.bus.where)
+		case was != role:
+			if !s.demoted.Swap(true) {
+				s.bus.log.Error("the server has become a replica, connecting anew until the address leads to a master", "server", s.bus.where)
+			}
+			s.conns.Cut()
+		}
+		wait := lookInterval
+		if s.demoted.Load() {
+			wait = tick
+		}
+		if backoff.Sleep(ctx, pause(wait)) != nil {
+			return
+		}
+	}
+}
+
+// role returns what the server says that it is, or nothing: it may be a proxy, or
+// not tell everybody.
+func (s *server) role(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, s.bus.opts.Timeout)
+	defer cancel()
+	answer, err := s.client.Do(ctx, s.client.B().Role().Build()).ToArray()
+	if err != nil || len(answer) == 0 {
+		return ""
+	}
+	role, _ := answer[0].ToString()
+	return role
+}
+
 // send publishes a batch.
 func (s *server) send(ctx context.Context, batch []*driver.Message) {
+	if s.demoted.Load() {
+		for _, m := range batch {
+			m.Err = errDemoted
+		}
+		return
+	}
 	commands := make([]rueidis.Completed, len(batch))
 	sharded := s.bus.topology.Load().sharded
 	for i, m := range batch {
