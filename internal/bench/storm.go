@@ -5,6 +5,7 @@ import (
 	"context"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -162,20 +163,23 @@ func lastCollection(output string) int {
 
 // addCollections adds those behind a number.
 func (m *measurement) addCollections(all []collection, before int) {
-	n, wall, pause := 0, 0.0, 0.0
+	var walls []float64
+	pause := 0.0
 	for _, c := range all {
 		if c.number > before {
-			n++
-			wall = max(wall, c.wall)
+			walls = append(walls, c.wall)
 			pause = max(pause, c.pauses[0], c.pauses[1])
 		}
 	}
 	if len(all) == 0 {
 		return
 	}
+	n := len(walls)
 	m.add("gc_count", "garbage collections meanwhile", Count, float64(n))
 	if n > 0 {
-		m.add("gc_wall_max_ms", "longest of them", Millis, wall)
+		slices.Sort(walls)
+		m.add("gc_wall_p50_ms", "median of them", Millis, walls[(n-1)/2])
+		m.add("gc_wall_max_ms", "longest of them", Millis, walls[n-1])
 		m.add("gc_pause_max_ms", "longest pause of them", Millis, pause)
 	}
 }
