@@ -1,0 +1,76 @@
+package ws
+
+import (
+	"bytes"
+	"testing"
+)
+
+// A late event of a descriptor that has been closed must not reach the
+// connection that has its number now.
+func TestLateEventDoesNotReachTheNextOwner(t *testing.T) {
+	var all table
+	const fd = 3*tableChunk + 7
+	first, second := &Conn{fd: fd}, &Conn{fd: fd}
+	all.put(first)
+	if got := all.get(fd, first.gen); got != first {
+		t.Fatalf("got %p, want %p", got, first)
+	}
+	all.remove(first)
+	if got := all.get(fd, first.gen); got != nil {
+		t.Errorf("got %p after it was removed", got)
+	}
+	all.put(second)
+	if got := all.get(fd, first.gen); got != nil {
+		t.Errorf("an event of the first owner reaches %p", got)
+	}
+	if got := all.get(fd, second.gen); got != second {
+		t.Errorf("got %p, want %p", got, second)
+	}
+	if got := all.get(fd+tableChunk, second.gen); got != nil {
+		t.Errorf("got %p where nothing was put", got)
+	}
+}
+
+func TestTableForgetsWhoIsGone(t *testing.T) {
+	h := &echo{closed: make(chan error, 1)}
+	s, addr := start(t, Options{}, handled(h))
+	p := connect(t, addr)
+	p.send(raw(finBit|opClose, nil))
+	p.expectClose(0)
+	waitClosed(t, h.closed)
+	for c := range s.poll.each {
+		t.Errorf("descriptor %d is still somebody's", c.fd)
+	}
+}
+
+// A client that asks for too much is not listened to but when its time comes,
+// and like any other once it is quiet.
+func TestFloodIsReadWhenItsTimeComes(t *testing.T) {
+	for _, name := range []string{"poll", "tls-poll"} {
+		t.Run(name, func(t *testing.T) {
+			conns := make(chan *Conn, 1)
+			_, addr := start(t, Options{}, handled(&echo{open: func(c *Conn) { conns <- c }}))
+			p := connect(t, addr)
+			c := <-conns
+			flooding := func() bool {
+				c.turn.Lock()
+				defer c.turn.Unlock()
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if c.flooding != c.muted {
+					t.Errorf("flooding: %v, muted: %v", c.flooding, c.muted)
+				}
+				return c.flooding
+			}
+			const pings = 10_000
+			p.send(bytes.Repeat(raw(finBit|opPing, nil), pings))
+			eventually(t, flooding)
+			for range pings {
+				p.expect(opPong, "")
+			}
+			eventually(t, func() bool { return !flooding() })
+			p.send(text("quiet now"))
+			p.expect(opText, "quiet now")
+		})
+	}
+}
