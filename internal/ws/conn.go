@@ -80,6 +80,7 @@ type Conn struct {
 	err      error  // why the connection ends
 	off      int    // bytes of the queue's front that are written
 	bytes    int    // of all frames in the queue, written or not
+	huge     int    // bytes of one of them that is larger than the bound alone; 0: there is none
 	markLeft int    // bytes to be written until the mark is passed; 0: there is no mark
 	markAt   int64  // when the mark was set behind what was queued then
 	wakeAt   int64  // 0: never
@@ -140,7 +141,7 @@ func (c *Conn) Send(f *Frame) bool {
 		c.mu.Unlock()
 		return false
 	}
-	if c.bytes+len(f.wire) > c.srv.opts.MaxQueuedBytes || int(c.queue.n) >= c.srv.opts.MaxQueuedFrames {
+	if c.over(len(f.wire)) {
 		return c.refuse()
 	}
 	wake := c.push(f)

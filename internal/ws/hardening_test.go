@@ -106,6 +106,43 @@ func testStalledReaders(t *testing.T, opts Options, drop bool) {
 	runtime.KeepAlive(clients)
 }
 
+// A frame that is larger than the bound alone, such as the list of a large
+// presence channel, reaches a client that reads; one that does not gets no
+// second one.
+func TestFrameLargerThanTheBoundIsTakenOnce(t *testing.T) {
+	onAll(t, func(t *testing.T, opts Options) {
+		for _, drop := range []bool{false, true} {
+			t.Run(fmt.Sprintf("drop=%v", drop), func(t *testing.T) {
+				opts := opts
+				opts.MaxQueuedBytes, opts.DropSlow, opts.CloseTimeout = 64<<10, drop, 100*time.Millisecond
+				conns := make(chan *Conn, 1)
+				s, addr := startTight(t, opts, handled(&echo{open: func(c *Conn) { conns <- c }}))
+				p := connect(t, addr)
+				c := <-conns
+				huge := TextFrame([]byte(long(200 << 10)))
+				for range 3 {
+					for _, f := range []*Frame{TextFrame([]byte("before")), huge, TextFrame([]byte("after"))} {
+						if !c.Send(f) {
+							t.Fatalf("a frame of %d bytes was refused", f.Size())
+						}
+					}
+					p.expect(opText, "before")
+					p.expect(opText, string(huge.Payload()))
+					p.expect(opText, "after")
+					eventually(t, func() bool { return c.QueuedBytes() == 0 })
+				}
+				huge = TextFrame(make([]byte, 8<<20)) // more than the kernel takes
+				if !c.Send(huge) || c.Send(huge) {
+					t.Error("the bound is not that of one such frame")
+				}
+				if st := s.Stats(); drop != (st.Dropped == 1) || drop == (st.Slow == 1) {
+					t.Errorf("stats %+v", st)
+				}
+			})
+		}
+	})
+}
+
 func TestSlowClientGetsWholeFramesAndThenTheReason(t *testing.T) {
 	onAll(t, func(t *testing.T, opts Options) {
 		opts.MaxQueuedBytes = 100 << 10

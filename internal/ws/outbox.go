@@ -2,10 +2,29 @@ package ws
 
 import "time"
 
-// push queues a frame and reports whether the link must be told; mu is held.
-func (c *Conn) push(f *Frame) (wake bool) {
+// over reports whether a frame would exceed a bound; mu is held. One at a time
+// that is larger than the bound alone is taken besides, or nobody could ever get
+// it, such as the list of a large presence channel.
+func (c *Conn) over(size int) bool {
+	most := c.srv.opts.MaxQueuedBytes
+	if c.bytes-c.huge+size > most && (size <= most || c.huge > 0) {
+		return true
+	}
+	return int(c.queue.n) >= c.srv.opts.MaxQueuedFrames
+}
+
+// add puts a frame into the queue; mu is held.
+func (c *Conn) add(f *Frame) {
 	c.queue.push(f)
 	c.count(len(f.wire))
+	if len(f.wire) > c.srv.opts.MaxQueuedBytes {
+		c.huge = len(f.wire)
+	}
+}
+
+// push queues a frame and reports whether the link must be told; mu is held.
+func (c *Conn) push(f *Frame) (wake bool) {
+	c.add(f)
 	if c.blocked {
 		c.mark() // the socket may have been full of what TLS keeps alone
 	}
@@ -82,8 +101,7 @@ func (c *Conn) purge() {
 	}
 	c.drop()
 	if front != nil {
-		c.queue.push(front)
-		c.count(len(front.wire))
+		c.add(front)
 		c.off = off
 	}
 	if c.srv.opts.DropSlow {
@@ -97,7 +115,7 @@ func (c *Conn) drop() {
 		c.queue.pop()
 	}
 	c.count(-c.bytes)
-	c.off, c.markLeft = 0, 0
+	c.off, c.markLeft, c.huge = 0, 0, 0
 }
 
 // count adds bytes to what is queued; mu is held.
@@ -142,8 +160,7 @@ func (c *Conn) mark() {
 // sent says what became of them. mu is held.
 func (c *Conn) collect(scratch []byte) []byte {
 	if c.farewell != nil {
-		c.queue.push(c.farewell)
-		c.count(len(c.farewell.wire))
+		c.add(c.farewell)
 		c.farewell = nil
 	}
 	if c.queue.n == 0 {
@@ -170,6 +187,9 @@ func (c *Conn) sent(n int) {
 		c.off -= size
 		done += size
 		c.queue.pop()
+		if size == c.huge {
+			c.huge = 0
+		}
 	}
 	c.count(-done)
 	if c.purging {

@@ -80,7 +80,7 @@ type Refusal struct {
 // Options are the parts of a server that have a default.
 type Options struct {
 	MaxMessageBytes  int           // larger messages close with 1009; 0: 64 KiB, <0: no limit
-	MaxQueuedBytes   int           // of one connection; 0: 1 MiB
+	MaxQueuedBytes   int           // of one connection, besides one frame that is larger; 0: 1 MiB
 	MaxQueuedFrames  int           // of one connection; 0: 16,384
 	MaxQueueAge      time.Duration // that bytes may wait for the client to read; 0: 10 s
 	MaxWaitingBytes  int           // of one shard, at least; see Server.Full; 0: 4 MiB
