@@ -141,7 +141,12 @@ func (s *server) dial(context.Context) (rueidis.DedicatedClient, func() bool, er
 func (s *server) watchRole(ctx context.Context) {
 	was := ""
 	for {
-		switch role := s.role(ctx); {
+		role, err := s.role(ctx)
+		if re, ok := rueidis.IsRedisErr(err); ok && was == "" && strings.HasPrefix(re.Error(), "NOPERM") {
+			s.bus.log.Warn("the server does not say its role; if its address is given to another one, this is not noticed", "server", s.bus.where, "err", err)
+			return
+		}
+		switch {
 		case role == "":
 		case role != "slave":
 			s.demoted.Store(false)
@@ -165,17 +170,15 @@ func (s *server) watchRole(ctx context.Context) {
 	}
 }
 
-// role returns what the server says that it is, or nothing: it may be a proxy, or
-// not tell everybody.
-func (s *server) role(ctx context.Context) string {
+// role returns what the server says that it is, or nothing: it may be a proxy.
+func (s *server) role(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.bus.opts.Timeout)
 	defer cancel()
 	answer, err := s.client.Do(ctx, s.client.B().Role().Build()).ToArray()
 	if err != nil || len(answer) == 0 {
-		return ""
+		return "", err
 	}
-	role, _ := answer[0].ToString()
-	return role
+	return answer[0].ToString()
 }
 
 // send publishes a batch.
