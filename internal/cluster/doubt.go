@@ -28,12 +28,13 @@ func (k *core) doubt(now time.Time, what thing) {
 }
 
 // sure reports whether this node knows all that the world was told of a thing
-// from a moment on, as far as that can have been caused by what happened then.
+// from a moment on, as far as that can have been caused by what happened then. Of
+// what is in doubt since long, as after this node was deaf, it is all until now.
 func (k *core) sure(now time.Time, what thing, since time.Time) bool {
 	end := now
 	for _, r := range slices.Backward(k.charge.reigns) {
 		until := since.Add(certainAfter)
-		if end.Before(until) {
+		if end.Before(until) || now.Sub(since) >= recordsKept {
 			until = end
 		}
 		if !k.clear(what, &r, max2(r.since, since), until) {
