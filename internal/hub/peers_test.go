@@ -220,8 +220,9 @@ func TestBroadcastAllocatesNothingPerSubscriber(t *testing.T) {
 			srv := ws.NewServer(nil, ws.Options{})
 			ns := New(opts).App("a")
 			f := ws.TextFrame(make([]byte, 150))
-			allocs := func(subscribers int) float64 {
-				c := ns.Pin(fmt.Sprint("x-", subscribers))
+			allocs := func(subscribers int, excluded bool) float64 {
+				var except *ws.Conn
+				c := ns.Pin(fmt.Sprint("x-", subscribers, excluded))
 				defer c.Unpin()
 				for range subscribers {
 					s := &Socket{ID: protocol.NewSocketID(), Conn: srv.Detached(idle{make(chan *ws.Conn, 1)}, nil)}
@@ -229,9 +230,12 @@ func TestBroadcastAllocatesNothingPerSubscriber(t *testing.T) {
 					if _, err := c.Join(s, Join{}); err != nil {
 						t.Fatal(err)
 					}
+					if excluded {
+						except = s.Conn
+					}
 				}
 				return testing.AllocsPerRun(100, func() {
-					if err := c.Publish(f, nil, time.Time{}); err != nil {
+					if err := c.Publish(f, except, time.Time{}); err != nil {
 						t.Fatal(err)
 					}
 				})
@@ -241,9 +245,11 @@ func TestBroadcastAllocatesNothingPerSubscriber(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			few, many := allocs(1), allocs(200)
-			if many > few {
-				t.Errorf("%v allocations for 200 subscribers, %v for one", many, few)
+			few := allocs(1, false)
+			for _, excluded := range []bool{false, true} {
+				if many := allocs(200, excluded); many > few {
+					t.Errorf("%v allocations for 200 subscribers, %v for one; one is excluded: %v", many, few, excluded)
+				}
 			}
 		})
 	}

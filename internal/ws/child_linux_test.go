@@ -66,6 +66,9 @@ func runChild(spec string) error {
 	case "plain", "upgrade":
 		return discard(all)
 	case "tls":
+		for _, nc := range all {
+			go func() { _, _ = io.Copy(io.Discard, nc) }()
+		}
 		fmt.Println("ready")
 		select {}
 	case "flood":

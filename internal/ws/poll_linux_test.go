@@ -74,3 +74,48 @@ func TestFloodIsReadWhenItsTimeComes(t *testing.T) {
 		})
 	}
 }
+
+// Who is lost while the flusher is at it keeps the number, or that would write
+// to whoever gets it next.
+func TestDescriptorStaysOpenWhileItIsWritten(t *testing.T) {
+	for _, name := range []string{"poll", "tls-poll"} {
+		t.Run(name, func(t *testing.T) {
+			conns := make(chan *Conn, 1)
+			h := &echo{open: func(c *Conn) { conns <- c }, closed: make(chan error, 1)}
+			s, addr := start(t, Options{}, handled(h))
+			p := connect(t, addr)
+			c := <-conns
+			p.send(raw(finBit|opPing, nil))
+			p.expect(opPong, "") // nobody writes any more
+			eventually(t, func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if !c.writing && !c.dirty {
+					c.writing = true
+					return true
+				}
+				return false
+			})
+			_ = tcp(p.Conn).SetLinger(0)
+			_ = plain(p.Conn).Close()
+			eventually(t, func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.state == stateCut
+			})
+			c.turn.Lock()
+			if c.released || s.poll.table.get(c.fd, c.gen) != c || len(h.closed) > 0 {
+				t.Error("the descriptor was closed")
+			}
+			c.mu.Lock()
+			c.writing = false
+			c.mu.Unlock()
+			c.link.release(c) // as the flusher does
+			if !c.released || s.poll.table.get(c.fd, c.gen) != nil {
+				t.Error("the descriptor was not closed")
+			}
+			c.turn.Unlock()
+			waitClosed(t, h.closed)
+		})
+	}
+}
