@@ -411,6 +411,7 @@ func TestDeathOfANode(t *testing.T) {
 	counted := pushertest.Dial(t, c[0].Addr, appB, patient)
 	counted.Subscribe("counted")
 	counted.Expect("pusher_internal:subscription_count", "counted")
+	c.Settle(t) // or doomed is told that watcher comes
 
 	sign := func(node int, id string) *pushertest.Client {
 		t.Helper()
