@@ -27,8 +27,10 @@ const (
 	refusedMisrouted refusal = "misrouted" // on a topic where it does not belong
 	refusedCrowd     refusal = "crowd"     // of one node more than there may be
 
-	// own is no reason to complain: a bus returns what its node published.
-	own refusal = "own"
+	// Two are no reason to complain: a bus returns what its node published, and on
+	// other topics something may be slower than the goodbye.
+	own  refusal = "own"
+	late refusal = "late"
 )
 
 // advice tells the operator what to do about a refusal.
@@ -84,8 +86,8 @@ type source struct {
 	mu    sync.Mutex // guards what follows
 	epoch uint64
 	heard time.Time
-	left  bool // said goodbye
-	seen  window
+	left  uint64 // number of its goodbye; 0: not said
+	seen  window // empty again some time after the goodbye
 }
 
 // seal makes the envelope of a body.
@@ -112,7 +114,7 @@ func (g *guard) open(msg []byte, now time.Time) (envelope, refusal) {
 	if why == "" {
 		why = g.judge(&e, now)
 	}
-	if why != "" && why != own {
+	if why != "" && why != own && why != late {
 		g.refuse(why, &e)
 	}
 	return e, why
@@ -139,16 +141,21 @@ func (g *guard) judge(e *envelope, now time.Time) refusal {
 	case e.epoch > s.epoch, e.epoch < s.epoch && now.Sub(s.heard) > g.timeout:
 		// Epochs grow with time. One that is older comes from a process whose
 		// clock was set back, if the one after it has long been silent.
-		s.epoch, s.left, s.seen = e.epoch, false, window{}
-	case e.epoch < s.epoch, s.left:
+		s.epoch, s.left, s.seen = e.epoch, 0, window{}
+	case e.epoch < s.epoch, s.left != 0 && (e.number > s.left || s.seen.bits == nil):
 		return refusedEpoch
 	}
 	if !s.seen.add(e.number, g.window) {
 		return refusedReplayed
 	}
-	s.heard = now
-	if e.kind == kindGoodbye {
-		s.left, s.seen = true, window{} // nothing of it is taken any more
+	switch {
+	case s.left == 0:
+		s.heard = now
+		if e.kind == kindGoodbye {
+			s.left = e.number
+		}
+	case e.kind != kindBroadcast && e.kind != kindTerminate && e.kind != kindApp:
+		return late // what it had is gone
 	}
 	return ""
 }
@@ -174,7 +181,11 @@ func (g *guard) forget(now time.Time) {
 	defer g.mu.Unlock()
 	for node, s := range g.sources {
 		s.mu.Lock()
-		old := now.Sub(s.heard) > max(2*freshness, 2*g.timeout)
+		silent := now.Sub(s.heard)
+		if s.left != 0 && silent > g.timeout {
+			s.seen = window{} // nothing of it is taken any more
+		}
+		old := silent > max(2*freshness, 2*g.timeout)
 		s.mu.Unlock()
 		if old {
 			delete(g.sources, node)

@@ -16,6 +16,34 @@ func newTestGuard(node, id, secret string, log *bytes.Buffer) *guard {
 		slog.New(slog.NewTextHandler(log, nil)))
 }
 
+// A goodbye goes another way than the events of channels and may overtake them.
+func TestEventsThatTheGoodbyeOvertookAreTaken(t *testing.T) {
+	var log bytes.Buffer
+	g, peer := newTestGuard("self", "c", "", &log), newTestGuard("peer", "c", "", new(bytes.Buffer))
+	first, event, state := peer.seal(kindBroadcast, nil, guardNow), peer.seal(kindBroadcast, nil, guardNow), peer.seal(kindBatch, nil, guardNow)
+	slow, goodbye := peer.seal(kindBroadcast, nil, guardNow), peer.seal(kindGoodbye, nil, guardNow)
+	after := peer.seal(kindBroadcast, nil, guardNow)
+	open := func(name string, msg []byte, want refusal) {
+		t.Helper()
+		if _, why := g.open(msg, guardNow); why != want {
+			t.Errorf("%s: %q, want %q", name, why, want)
+		}
+	}
+	open("before the goodbye", first, "")
+	open("the goodbye", goodbye, "")
+	open("the goodbye again", goodbye, refusedReplayed)
+	open("an event that was sent before it", event, "")
+	open("the event again", event, refusedReplayed)
+	open("a change that was sent before it", state, late)
+	if strings.Contains(log.String(), string(refusedEpoch)) {
+		t.Errorf("what is only late is complained about:\n%s", &log)
+	}
+	open("an event that was sent after it", after, refusedEpoch)
+	g.forget(guardNow.Add(g.timeout + time.Second))
+	open("an event that comes much later", slow, refusedEpoch)
+	open("one that was taken", event, refusedEpoch)
+}
+
 func TestTheGuardSaysWhyItRefuses(t *testing.T) {
 	signed := newTestGuard("peer", "c", "geheim", new(bytes.Buffer))
 	plain := newTestGuard("peer", "c", "", new(bytes.Buffer))
