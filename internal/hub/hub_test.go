@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime"
@@ -1016,5 +1017,177 @@ func TestLeavingRightAfterAPublishToALargeChannel(t *testing.T) {
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A log is a socket without a client that keeps what it is sent.
+type log struct {
+	*Socket
+	got   []string
+	since int // the first event that is for it
+}
+
+// logs returns a function that connects such sockets and one that ends the test.
+// Every slow-th of them takes its time, so that a fan-out is still at work while
+// others come and go.
+func (r *rig) logs(ns *Namespace, slow int) func() *log {
+	s := ws.NewServer(nil, ws.Options{ForceStream: true})
+	n := 0
+	r.t.Cleanup(func() {
+		for _, e := range ns.Sockets() {
+			e.Conn.Close(1000, "")
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			r.t.Error(err)
+		}
+	})
+	return func() *log {
+		n++
+		pause := n%slow == 0
+		l := &log{}
+		conn := s.Detached(idle{make(chan *ws.Conn, 1)}, func(f *ws.Frame) {
+			if pause {
+				time.Sleep(100 * time.Microsecond)
+			}
+			l.got = append(l.got, string(f.Payload()))
+		})
+		l.Socket = &Socket{ID: protocol.NewSocketID(), Conn: conn}
+		if err := ns.Add(l.Socket, true, 0); err != nil {
+			r.t.Fatal(err)
+		}
+		return l
+	}
+}
+
+// Who joins or leaves in the middle of a fan-out changes nothing for the others,
+// and who joins gets nothing that was published before.
+func TestComingAndGoingInTheMiddleOfAFanOut(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	connect := r.logs(ns, 64)
+	const events = 60
+	join := func(since int) *log {
+		l := connect()
+		l.since = since
+		c := ns.Pin("big")
+		defer c.Unpin()
+		if _, err := c.Join(l.Socket, Join{}); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	var there []*log
+	for range 4 * chunk {
+		there = append(there, join(0))
+	}
+	check := func(l *log, until int) {
+		want := []string{string(protocol.AppendSucceeded(nil, "big"))}
+		for n := l.since; n < until; n++ {
+			want = append(want, fmt.Sprint(n))
+		}
+		if diff := cmp.Diff(want, l.got); diff != "" {
+			t.Fatalf("who came before event %d and was there until %d (- want, + got):\n%s", l.since, until, diff)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	interrupted := 0
+	for n := range events {
+		publish(ns, "big", fmt.Sprint(n), nil)
+		for range 8 {
+			i := random.IntN(len(there))
+			l := there[i]
+			l.Last().Leave(nil)
+			// It has had those that were not on their way any more.
+			seen := len(l.got) - 1 + l.since
+			if seen <= n {
+				interrupted++
+			}
+			check(l, seen)
+			there[i] = there[len(there)-1]
+			there = there[:len(there)-1]
+		}
+		for range 8 {
+			there = append(there, join(n+1))
+		}
+		if n%3 == 0 {
+			r.hub.Wait()
+		}
+	}
+	r.hub.Wait()
+	for _, l := range there {
+		check(l, events)
+	}
+	if interrupted == 0 {
+		t.Error("nobody left while events were on their way")
+	}
+}
+
+// What waits at a channel is bounded by number and by size; one is always taken.
+func TestAChannelThatIsBehindIsBusy(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	l := r.logs(ns, 1<<30)()
+	c := ns.Pin("x")
+	defer c.Unpin()
+	if _, err := c.Join(l.Socket, Join{}); err != nil {
+		t.Fatal(err)
+	}
+	small, large := ws.TextFrame([]byte("x")), ws.TextFrame(make([]byte, maxWaitingBytes+1))
+	for _, tt := range []struct {
+		frame *ws.Frame
+		taken int
+	}{{small, maxWaiting}, {large, 1}} {
+		c.mu.Lock()
+		c.walking = true // somebody is at it
+		c.mu.Unlock()
+		for n := range tt.taken {
+			if err := c.Publish(tt.frame, nil, time.Time{}); err != nil {
+				t.Fatalf("frame %d of %d bytes: %v", n, tt.frame.Size(), err)
+			}
+		}
+		if err := c.Publish(small, nil, time.Time{}); !errors.Is(err, ErrBusy) {
+			t.Errorf("behind %d frames of %d bytes: %v", tt.taken, tt.frame.Size(), err)
+		}
+		l.got = nil
+		c.mu.Lock()
+		c.walk(false)
+		if len(l.got) != tt.taken {
+			t.Errorf("%d frames of %d came", len(l.got), tt.taken)
+		}
+		if err := c.Publish(small, nil, time.Time{}); err != nil {
+			t.Errorf("when they have been sent: %v", err)
+		}
+	}
+}
+
+// A socket on many channels finds each, and none that it has left.
+func TestSubscriptionsOfASocketOnManyChannels(t *testing.T) {
+	r := newRig(t)
+	ns := r.hub.App("a")
+	l := r.logs(ns, 1<<30)()
+	const n = 3 * shortList
+	on := map[string]bool{}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 2000 {
+		name := fmt.Sprint("c", random.IntN(n))
+		switch sub := l.Subscription(name); {
+		case (sub != nil) != on[name]:
+			t.Fatalf("%s: found %v, on it %v", name, sub != nil, on[name])
+		case sub != nil && sub.Channel().Name() != name:
+			t.Fatalf("%s: found %s", name, sub.Channel().Name())
+		case sub != nil:
+			sub.Leave(nil)
+			delete(on, name)
+		default:
+			c := ns.Pin(name)
+			if _, err := c.Join(l.Socket, Join{}); err != nil {
+				t.Fatal(err)
+			}
+			c.Unpin()
+			on[name] = true
+		}
+		if l.Subscriptions() != len(on) {
+			t.Fatalf("%d subscriptions, want %d", l.Subscriptions(), len(on))
+		}
 	}
 }
