@@ -224,8 +224,8 @@ func TestManyConnectionsComeFromManyAddresses(t *testing.T) {
 		to                []*target
 		first, last       string
 	}{
-		{0, 20_000, local, "invalid IP", "invalid IP"},
-		{0, 60_000, local, "127.0.0.1", "127.0.0.3"},
+		{0, 10_000, local, "invalid IP", "invalid IP"},
+		{0, 60_000, local, "127.0.0.1", "127.0.0.5"},
 		{4, 10, local, "127.0.0.1", "127.0.0.4"},
 		{0, 60_000, remote, "invalid IP", "invalid IP"},
 	} {

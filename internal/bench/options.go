@@ -162,7 +162,7 @@ func (o *Options) methodFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.Drain, "drain", o.Drain, "how long to wait at most for messages that are on their way at the end")
 	fs.StringVar(&o.CPU, "cpu", o.CPU, "CPUs that the generator is bound to (Linux)")
 	fs.IntVar(&o.Lanes, "lanes", o.Lanes, "event loops of the generator; 0: one per CPU it may use")
-	fs.IntVar(&o.Sources, "sources", o.Sources, "loopback addresses to connect from, 127.0.0.1 and following; 0: as many as the ports need")
+	fs.IntVar(&o.Sources, "sources", o.Sources, "loopback addresses to connect from, 127.0.0.1 and following; 0: one for every 12,000 connections")
 	fs.BoolVar(&o.Stream, "goroutines", o.Stream, "a goroutine per connection in place of event loops, as with TLS")
 }
 

@@ -61,9 +61,10 @@ func newTarget(ctx context.Context, base string, app identity, insecure bool) (*
 	return t, nil
 }
 
-// portsPerSource is how many connections one local address makes to one
-// server, safely below what Linux has by default.
-const portsPerSource = 25_000
+// portsPerSource is how many connections one local address makes to one server.
+// Of the 28,000 ports that Linux has by default it gives out every other one
+// first; when those are gone, it looks at all of them again for each connection.
+const portsPerSource = 12_000
 
 // sources returns the local addresses to connect from. A single invalid one
 // stands for whatever the system chooses.

@@ -24,6 +24,8 @@ type poller struct {
 	loops []*loop
 	next  atomic.Uint32
 	table table
+
+	unwatched sync.Once // said that the kernel watches no more
 }
 
 func newPoller(s *Server) (*poller, error) {
@@ -103,6 +105,9 @@ func (p *poller) adopt(c *Conn, fd int, answer *Frame, early []byte) {
 	}
 	p.table.put(c)
 	if err := l.set.Add(fd, c.interest()); err != nil {
+		p.unwatched.Do(func() {
+			p.srv.opts.Log.Error("the kernel does not watch a new connection, it and others like it are closed", "err", err, "limit", "fs.epoll.max_user_watches")
+		})
 		c.lose(err)
 		return
 	}

@@ -2,7 +2,13 @@ package ws
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A late event of a descriptor that has been closed must not reach the
@@ -117,5 +123,38 @@ func TestDescriptorStaysOpenWhileItIsWritten(t *testing.T) {
 			c.turn.Unlock()
 			waitClosed(t, h.closed)
 		})
+	}
+}
+
+// What the kernel does not watch is closed, which is said once.
+func TestWhatIsNotWatchedIsClosed(t *testing.T) {
+	var log bytes.Buffer
+	opened := make(chan struct{}, 1)
+	s, addr := start(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, handled(&echo{open: func(*Conn) { opened <- struct{}{} }}))
+	connect(t, addr)
+	<-opened
+	for range 2 {
+		f, err := os.CreateTemp(t.TempDir(), "") // as epoll does not take files
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Dup(int(f.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := make(chan error, 1)
+		s.poll.adopt(s.conn(&echo{closed: closed}), fd, nil, nil)
+		if err := <-closed; !errors.Is(err, unix.EPERM) {
+			t.Errorf("closed with %v", err)
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+			t.Errorf("the descriptor is still open: %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := strings.Count(log.String(), "fs.epoll.max_user_watches"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &log)
 	}
 }
