@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,7 @@ type Cluster struct {
 	guard     *guard
 	interests *interests
 	gate      gate
+	keeper    keeper
 	invalid   error
 
 	wakeLoop chan struct{} // the loop has something to do
@@ -151,6 +153,7 @@ func New(bus Bus, opts Options) *Cluster {
 	c.guard = newGuard(self, opts, log)
 	c.core = newCore(self, timing{opts.HeartbeatInterval, opts.NodeTimeout, opts.JoinTimeout}, c.dir, log, opts.Metrics)
 	c.core.refusals = c.guard.refusals
+	c.core.recall = c.keeper.since
 	switch {
 	case len(opts.ID) > maxName:
 		c.invalid = fmt.Errorf("cluster: id %q is %d bytes long, at most %d are allowed", opts.ID, len(opts.ID), maxName)
@@ -184,7 +187,7 @@ func newGuard(self target, opts Options, log *slog.Logger) *guard {
 	}
 	return &guard{
 		sealer: sealer{secret: opts.Secret}, cluster: opts.ID, node: self.node, epoch: self.epoch,
-		window: windowBits, timeout: opts.NodeTimeout, log: log, metrics: opts.Metrics,
+		window: windowBits, seed: maphash.MakeSeed(), timeout: opts.NodeTimeout, log: log, metrics: opts.Metrics,
 		sources: map[string]*source{}, logged: map[string]bool{},
 		context: []any{"cluster", opts.ID, "prefix", opts.Prefix, "setting", setting},
 	}
@@ -256,6 +259,7 @@ func (e busEvents) Message(topic string, msg []byte) { e.c.message(topic, msg, t
 // Lost passes it on to the loop.
 func (e busEvents) Lost() {
 	e.c.gate.lose()
+	e.c.guard.hold(time.Now(), false)
 	e.c.gap()
 	e.c.post(arrival{what: busLost})
 }
@@ -263,6 +267,7 @@ func (e busEvents) Lost() {
 // Restored passes it on to the loop.
 func (e busEvents) Restored() {
 	e.c.gate.restore()
+	e.c.guard.hold(time.Now(), true)
 	e.c.gap()
 	e.c.post(arrival{what: busRestored})
 }
@@ -278,35 +283,44 @@ func (c *Cluster) message(topic string, msg []byte, now time.Time) {
 	if why != "" && why != own {
 		return
 	}
-	if env.kind == kindBroadcast {
-		if why != own {
-			c.deliver(topic, &env)
-		}
-		return
-	}
-	if topic != c.topicOf(env.kind) {
-		c.guard.refuse(refusedMisrouted, &env)
-		return
-	}
 	switch {
-	case why == own:
-		if env.kind == kindHeartbeat || env.kind == kindCanary {
-			c.post(arrival{cameBack, env})
-		}
+	case why != own:
+		c.take(topic, &env, now)
+	case env.kind == kindBroadcast:
+	case topic != c.topicOf(env.kind):
+		c.guard.refuse(refusedMisrouted, &env)
+	case env.kind == kindHeartbeat || env.kind == kindCanary:
+		c.post(arrival{cameBack, env})
+	}
+}
+
+// take takes an envelope of a peer.
+func (c *Cluster) take(topic string, env *envelope, now time.Time) {
+	switch {
+	case env.kind == kindBroadcast:
+		c.event(c.guard.pass, topic, env, now)
+	case topic != c.topicOf(env.kind):
+		c.guard.refuse(refusedMisrouted, env)
 	case env.kind == kindTerminate:
 		c.series().RequestReceived()
 		if m, ok := readTerminate(env.body); ok {
 			c.local.Terminate(m.app, m.user, m.code, m.message)
 		} else {
-			c.guard.refuse(refusedMalformed, &env)
+			c.guard.refuse(refusedMalformed, env)
 		}
 	case env.kind == kindApp:
 		c.series().RequestReceived()
 		c.local.AppChanged(string(env.body))
 	case env.kind == kindBeacon:
+	case env.kind == kindAgain:
+		c.series().RequestReceived()
+		c.again(env, now)
 	default:
 		c.series().RequestReceived()
-		c.post(arrival{arrived, env})
+		if env.kind == kindListens {
+			c.complete(env)
+		}
+		c.post(arrival{arrived, *env})
 	}
 }
 
@@ -455,6 +469,12 @@ func (c *Cluster) loop(ctx context.Context) {
 		case <-tick.C:
 			now := time.Now()
 			c.step(func(k *core) { k.tick(now) })
+			for _, s := range c.guard.overdue(now) {
+				c.guard.release(s, c.deliver)
+			}
+			if !c.gate.shut.Load() {
+				c.keeper.forget(now)
+			}
 			if now.After(sweepAt) {
 				sweepAt = now.Add(truthInterval)
 				c.compareTruth()

@@ -54,6 +54,7 @@ type core struct {
 	connected bool
 	restored  time.Time // when it last became so
 	losses    uint64    // how often it was not
+	proven    time.Time // what was said until then has arrived for sure, though the bus was lost
 	deaf      time.Time // since when nothing is heard; zero: it is
 	hellos    int       // said since the start
 	joined    bool      // the partitions of those who lived at the start are held
@@ -75,7 +76,9 @@ type core struct {
 	charge charge
 	audit  audit
 
-	refusals func() map[string]int64 // nil: unknown
+	// recall returns what was published within a time, as far as it is wanted.
+	recall   func(now time.Time, age time.Duration, wanted func(Topic) bool) [][]byte // nil: nothing
+	refusals func() map[string]int64                                                  // nil: unknown
 	crowded  bool
 	resyncs  int64
 	ids      uint64 // of transfers
@@ -116,7 +119,8 @@ type peer struct {
 	held    bool          // its partition was known whole
 	matched time.Time     // when digests were last the same
 	differ  int           // entries that were found to differ last
-	unsure  bool          // whether it hears since the bus was lost
+	unsure  bool          // whether it hears since the bus was lost, and has what was said before
+	hears   bool          // it does
 
 	transfer *transfer
 	later    map[uint64]directory.Batch // not applied, or kept during a transfer, by first number
@@ -148,8 +152,8 @@ func (k *core) start(now time.Time) {
 // lost notes that messages may be missing from now on.
 func (k *core) lost(now time.Time) {
 	k.look(now)
-	k.connected = false
 	k.doubtPeers()
+	k.connected = false
 }
 
 // regained notes that every topic is subscribed again. Everybody is asked what
@@ -378,17 +382,17 @@ func (k *core) dispatch(now time.Time, e *envelope) bool {
 		if m.to == k.self {
 			k.assured(&m)
 		}
-	case kindListen, kindListens:
+	case kindListen, kindListens, kindThatIsAll, kindHave:
 		m, ok := readListen(e.body)
 		if !ok {
 			return false
 		}
 		switch {
 		case m.to != k.self:
-		case e.kind == kindListen:
-			k.askedToListen(from, &m)
+		case e.kind == kindListen, e.kind == kindThatIsAll:
+			k.askedToListen(now, e.kind, from, &m)
 		default:
-			k.listens(from, &m)
+			k.listens(now, e.kind, from, &m)
 		}
 	case kindReport:
 		return k.report(from, e.body)
@@ -600,7 +604,7 @@ func (k *core) heartbeat(now time.Time, p *peer, b heartbeat) {
 	}
 	k.chargeBeat(now, p)
 	if b.hello && p.unsure && k.connected {
-		k.askPeer(p) // it is back
+		k.askPeer(now, p) // it is back
 	}
 	if b.hello && k.beatAt.After(now.Add(helloDelay)) {
 		k.beatAt = now.Add(helloDelay)

@@ -31,6 +31,9 @@ const (
 	kindReport
 	kindListen
 	kindListens
+	kindAgain
+	kindThatIsAll
+	kindHave
 	kindCanary
 
 	kindBeacon // on the topic that all clusters of a prefix share
@@ -65,6 +68,8 @@ type envelope struct {
 	number  uint64
 	sent    time.Time
 	body    []byte
+
+	from *source // of one that was received and judged; nil: own
 }
 
 // A sealer signs envelopes and checks signatures. The zero value does neither.

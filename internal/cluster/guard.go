@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,8 @@ type guard struct {
 	metrics *metrics.Metrics
 	context []any // attributes for the log: what to change
 
+	seed maphash.Seed // of recent events
+
 	refused sync.Map // refusal → *atomic.Int64
 
 	mu      sync.RWMutex // guards what follows
@@ -88,6 +91,18 @@ type source struct {
 	heard time.Time
 	left  uint64 // number of its goodbye; 0: not said
 	seen  window // empty again some time after the goodbye
+
+	recent []recent // a ring
+	oldest int      // in recent
+
+	holding      bool   // its events wait
+	holds        uint64 // how often they had to
+	heldAt       time.Time
+	back         bool // the broker is
+	waiting      []held
+	waitingBytes int
+	waitsAt      time.Time // the first of waiting
+	releasing    bool
 }
 
 // seal makes the envelope of a body.
@@ -102,6 +117,15 @@ func (g *guard) envelope(k kind, body []byte, now time.Time) *envelope {
 // open returns an envelope that is to be trusted as far as its sender is. What
 // this node sent itself comes back as own.
 func (g *guard) open(msg []byte, now time.Time) (envelope, refusal) {
+	e, why := g.examine(msg, now)
+	if why != "" && why != own && why != late {
+		g.refuse(why, &e)
+	}
+	return e, why
+}
+
+// examine does that without a complaint.
+func (g *guard) examine(msg []byte, now time.Time) (envelope, refusal) {
 	e, why := g.sealer.open(msg)
 	if e.node != "" && e.cluster != g.cluster {
 		why = refusedCluster // whatever else is wrong follows from that
@@ -113,9 +137,6 @@ func (g *guard) open(msg []byte, now time.Time) (envelope, refusal) {
 	}
 	if why == "" {
 		why = g.judge(&e, now)
-	}
-	if why != "" && why != own && why != late {
-		g.refuse(why, &e)
 	}
 	return e, why
 }
@@ -141,13 +162,14 @@ func (g *guard) judge(e *envelope, now time.Time) refusal {
 	case e.epoch > s.epoch, e.epoch < s.epoch && now.Sub(s.heard) > g.timeout:
 		// Epochs grow with time. One that is older comes from a process whose
 		// clock was set back, if the one after it has long been silent.
-		s.epoch, s.left, s.seen = e.epoch, 0, window{}
+		s.epoch, s.left, s.seen, s.recent, s.oldest = e.epoch, 0, window{}, nil, 0
 	case e.epoch < s.epoch, s.left != 0 && (e.number > s.left || s.seen.bits == nil):
 		return refusedEpoch
 	}
 	if !s.seen.add(e.number, g.window) {
 		return refusedReplayed
 	}
+	e.from = s
 	switch {
 	case s.left == 0:
 		s.heard = now
@@ -159,6 +181,8 @@ func (g *guard) judge(e *envelope, now time.Time) refusal {
 	}
 	return ""
 }
+
+func (g *guard) hash(topic string) uint64 { return maphash.String(g.seed, topic) }
 
 func (g *guard) source(node string, epoch uint64, now time.Time) *source {
 	g.mu.Lock()

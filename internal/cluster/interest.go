@@ -31,6 +31,7 @@ type interest struct {
 	// Guarded by interests.mu.
 	wants int
 	acked bool          // the broker has confirmed it
+	from  time.Time     // when it first did
 	busy  chan struct{} // closed when the call of the bus that runs has returned; nil: none runs
 	err   error         // of that call
 	since uint64        // counts the times that it became idle
@@ -51,6 +52,14 @@ func (n *interests) find(topic string) *interest {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.byTopic[topic]
+}
+
+// since reports whether a topic is wanted, and was at a time in the past.
+func (n *interests) since(topic string, at time.Time) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	it := n.byTopic[topic]
+	return it != nil && it.acked && !it.from.After(at)
 }
 
 func (n *interests) has(topic string) bool {
@@ -143,7 +152,7 @@ func (n *interests) subscribe(it *interest) {
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		it.busy, it.err, it.acked = nil, err, err == nil
+		it.busy, it.err, it.acked, it.from = nil, err, err == nil, time.Now()
 		if it.wants == 0 {
 			n.rest(it)
 		}

@@ -101,8 +101,9 @@ func (c *Cluster) Broadcast(ctx context.Context, app, channel string, payload []
 		return fmt.Errorf("cluster: broadcast on channel %s: %w", channel, err)
 	}
 	m := broadcast{app: app, channel: channel, except: exceptSocket, at: at, payload: payload}
-	b := c.guard.header(c.guard.envelope(kindBroadcast, nil, time.Now()), m.size())
-	if err := c.bus.Publish(ctx, c.topics.channel(app, channel), c.guard.finish(m.append(b))); err != nil {
+	e := c.guard.envelope(kindBroadcast, nil, time.Now())
+	b := c.guard.finish(m.append(c.guard.header(e, m.size())))
+	if err := c.hand(ctx, e, c.topics.channel(app, channel), Topic{app, channel}, b); err != nil {
 		c.metrics.BusDropped(c.opts.Driver)
 		return fmt.Errorf("cluster: broadcast on channel %s: %w", channel, err)
 	}
@@ -116,7 +117,7 @@ func (c *Cluster) Terminate(ctx context.Context, app, user string, code int, mes
 	if err := c.gate.pass(ctx); err != nil {
 		return fmt.Errorf("cluster: terminate user %s: %w", user, err)
 	}
-	if err := c.bus.Publish(ctx, c.topics.control, c.guard.seal(kindTerminate, m.append(nil), time.Now())); err != nil {
+	if err := c.command(ctx, kindTerminate, m.append(nil)); err != nil {
 		return fmt.Errorf("cluster: terminate user %s: %w", user, err)
 	}
 	c.series().RequestSent()
@@ -128,7 +129,7 @@ func (c *Cluster) AppChanged(ctx context.Context, appID string) error {
 	if err := c.gate.pass(ctx); err != nil {
 		return fmt.Errorf("cluster: app %s changed: %w", appID, err)
 	}
-	if err := c.bus.Publish(ctx, c.topics.control, c.guard.seal(kindApp, []byte(appID), time.Now())); err != nil {
+	if err := c.command(ctx, kindApp, []byte(appID)); err != nil {
 		return fmt.Errorf("cluster: app %s changed: %w", appID, err)
 	}
 	c.series().RequestSent()

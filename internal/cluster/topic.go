@@ -36,6 +36,10 @@ func (t *topics) channel(app, channel string) string {
 	return t.channels + "=" + hex.EncodeToString(sum[:])
 }
 
+// everywhere reports whether a channel is a topic that is of interest to nodes
+// without subscriptions to it: of a user, or of the nodes themselves.
+func everywhere(channel string) bool { return strings.HasPrefix(channel, "#") }
+
 func (t *topics) node(id string) string { return t.nodes + escape(id) }
 
 func printableASCII(s string) bool {

@@ -13,6 +13,19 @@ func (d *Directory) Subscriptions(app, name string) int {
 	return s.channels[name].total()
 }
 
+// PeerHas reports whether one peer has subscriptions to a channel. Only the one
+// who replicates calls it.
+func (d *Directory) PeerHas(node, app, name string) bool {
+	p, s := d.peers[node], d.lookup(app, name)
+	if p == nil || s == nil {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	c := s.channels[name]
+	return c != nil && c.share(p.slot) != nil
+}
+
 // Member returns the connections that the peers have of a member of a presence
 // channel, and the user_info if there are any.
 func (d *Directory) Member(app, name, user string) (conns int, info string) {

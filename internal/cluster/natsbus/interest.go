@@ -225,11 +225,14 @@ func (b *Bus) lose() <-chan struct{} {
 	defer b.mu.Unlock()
 	b.losses++
 	b.lost = true
-	return b.continuity.Set(true)
+	if told := b.continuity.Set(true); told != nil {
+		b.told = told
+	}
+	return b.told
 }
 
-// subscriber is the side that subscribes.
-type subscriber struct {
+// A downside notes the losses of one connection.
+type downside struct {
 	bus *Bus
 
 	mu   sync.Mutex // guards what follows
@@ -237,18 +240,45 @@ type subscriber struct {
 	told <-chan struct{}
 }
 
-// Dial waits until it was told that the connection before was lost.
-func (s *subscriber) Dial(network, addr string) (net.Conn, error) {
-	b := s.bus
+// lose is called both when the library says it and when it dials, whatever
+// comes first.
+func (d *downside) lose() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.down {
+		d.down = true
+		d.told = d.bus.lose()
+	}
+	return d.told
+}
+
+func (d *downside) regain() {
+	d.mu.Lock()
+	d.down = false
+	d.mu.Unlock()
+	d.bus.call()
+}
+
+// dial waits until it was told that the connection before was lost.
+func (d *downside) dial(network, addr string) (net.Conn, error) {
+	b := d.bus
 	if b.received.Load() != nil {
-		if told := s.lose(); told != nil {
+		if told := d.lose(); told != nil {
 			select {
 			case <-told:
 			case <-b.ended:
 			}
 		}
 	}
-	conn, err := b.dial(network, addr)
+	return b.dial(network, addr)
+}
+
+// subscriber is the side that subscribes.
+type subscriber struct{ downside }
+
+func (s *subscriber) Dial(network, addr string) (net.Conn, error) {
+	b := s.bus
+	conn, err := s.dial(network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -260,27 +290,12 @@ func (s *subscriber) Dial(network, addr string) (net.Conn, error) {
 	}}, nil
 }
 
-// lose is called both when the library says it and when it dials, whatever
-// comes first.
-func (s *subscriber) lose() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.down {
-		s.down = true
-		s.told = s.bus.lose()
-	}
-	return s.told
-}
-
 func (s *subscriber) disconnected(err error) {
 	s.lose()
 	s.bus.log.Warn("bus connection lost, retrying", "side", "subscribe", "err", err)
 }
 
 func (s *subscriber) reconnected(addr string) {
-	s.mu.Lock()
-	s.down = false
-	s.mu.Unlock()
 	s.bus.log.Info("bus connection is back", "side", "subscribe", "server", addr)
-	s.bus.call()
+	s.regain()
 }

@@ -96,8 +96,9 @@ type Bus struct {
 	mu      sync.Mutex // guards what follows and the topics
 	topics  map[string]*interest
 	changes []*interest
-	losses  int  // how often the connection was lost
-	lost    bool // and was not restored since
+	losses  int             // how often a connection was lost
+	lost    bool            // and was not restored since
+	told    <-chan struct{} // closed when that was told
 }
 
 // Open connects. It gives up when ctx is done. Close the Bus.
@@ -166,9 +167,9 @@ func (b *Bus) connect(ctx context.Context) (err error) {
 	// The library takes no context to connect.
 	stop := context.AfterFunc(ctx, b.conns.Close)
 	defer stop()
-	if b.pub, err = b.open(&publisher{b}, b.options()); err == nil {
+	if b.pub, err = b.open(&publisher{downside{bus: b}}, b.options()); err == nil {
 		b.pubUp.Store(true)
-		b.sub, err = b.open(&subscriber{bus: b}, b.options())
+		b.sub, err = b.open(&subscriber{downside{bus: b}}, b.options())
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -343,18 +344,23 @@ func (b *Bus) send(ctx context.Context, batch []*driver.Message) {
 	}
 }
 
-// publisher is the side that publishes.
-type publisher struct{ bus *Bus }
+// publisher is the side that publishes. Its loss is one of continuity, too: the
+// server may have died before it passed on what it had taken.
+type publisher struct{ downside }
 
-func (p *publisher) Dial(network, addr string) (net.Conn, error) { return p.bus.dial(network, addr) }
+func (p *publisher) Dial(network, addr string) (net.Conn, error) {
+	p.bus.pubUp.Store(false)
+	return p.dial(network, addr)
+}
 
 func (p *publisher) disconnected(err error) {
 	p.bus.pubUp.Store(false)
+	p.lose()
 	p.bus.log.Warn("bus connection lost, retrying", "side", "publish", "err", err)
 }
 
 func (p *publisher) reconnected(addr string) {
 	p.bus.pubUp.Store(true)
 	p.bus.log.Info("bus connection is back", "side", "publish", "server", addr)
-	p.bus.call()
+	p.regain()
 }
