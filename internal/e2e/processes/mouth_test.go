@@ -159,6 +159,13 @@ type count struct {
 	lost, duplicated, disorder int
 	extra                      int // came although it was refused
 	firstLost, lastLost        time.Time
+	losses, late               []fate
+}
+
+// A fate is that of a message that did not come to one ear, or not in order.
+type fate struct {
+	text, ear   string
+	begun, done time.Time // lost: the publish; late: until it came
 }
 
 func (c count) String() string {
@@ -234,6 +241,7 @@ func (e *ear) count(m *mouth, c *count) {
 			c.duplicated++
 		} else if n < before {
 			c.disorder++
+			c.late = append(c.late, fate{fmt.Sprintf("%s (after :%d)", h.data, before), e.name, all[n].begun, h.at})
 		}
 		before = max(before, n)
 	}
@@ -248,6 +256,7 @@ func (e *ear) count(m *mouth, c *count) {
 				break
 			}
 			c.lost++
+			c.losses = append(c.losses, fate{fmt.Sprintf("%s:%d", m.name, n), e.name, s.begun, s.done})
 			if c.firstLost.IsZero() || s.begun.Before(c.firstLost) {
 				c.firstLost = s.begun
 			}
