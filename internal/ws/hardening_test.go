@@ -106,6 +106,28 @@ func testStalledReaders(t *testing.T, opts Options, drop bool) {
 	runtime.KeepAlive(clients)
 }
 
+// Small frames are bounded by their number: each costs more than its bytes.
+func TestFramesThatWaitAreBoundedByNumber(t *testing.T) {
+	onAll(t, func(t *testing.T, opts Options) {
+		const most, bytes = 16, 64 << 10 // one may be the answer to the upgrade
+		opts.MaxQueuedFrames, opts.MaxQueuedBytes, opts.CloseTimeout = most, 1<<40, 100*time.Millisecond
+		conns := make(chan *Conn, 1)
+		s, addr := startTight(t, opts, handled(&echo{open: func(c *Conn) { conns <- c }}))
+		connect(t, addr)
+		c := <-conns
+		f := TextFrame(make([]byte, bytes))
+		taken := 0
+		for c.Send(f) {
+			if taken++; taken > 1000 {
+				t.Fatal("it takes more than the sockets can hold")
+			}
+		}
+		if st := s.Stats(); taken < most-1 || st.Slow != 1 {
+			t.Errorf("%d frames taken, stats %+v", taken, st)
+		}
+	})
+}
+
 // A frame that is larger than the bound alone, such as the list of a large
 // presence channel, reaches a client that reads; one that does not gets no
 // second one.
