@@ -41,6 +41,10 @@ const (
 	kinds
 )
 
+// deed reports whether an envelope tells nodes what to deliver or to do. It means
+// the same later on and after its node has gone; all others tell of a state.
+func (k kind) deed() bool { return k == kindBroadcast || k == kindTerminate || k == kindApp }
+
 const (
 	magic   = 0xC5
 	version = 1

@@ -176,7 +176,7 @@ func (g *guard) judge(e *envelope, now time.Time) refusal {
 		if e.kind == kindGoodbye {
 			s.left = e.number
 		}
-	case e.kind != kindBroadcast && e.kind != kindTerminate && e.kind != kindApp:
+	case !e.kind.deed():
 		return late // what it had is gone
 	}
 	return ""

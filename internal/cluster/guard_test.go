@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,12 +160,64 @@ func TestComplaintsAreBounded(t *testing.T) {
 
 // FuzzOpen: whatever arrives is refused or read, and what is read and written
 // again is the same.
+// appsChanged is a Local that apps can change at, and nothing else can happen to.
+type appsChanged struct {
+	Local
+	apps []string
+}
+
+func (a *appsChanged) AppChanged(app string) { a.apps = append(a.apps, app) }
+
+// A node says again what it told others to do, once, and nothing else: not what
+// was its state, nor what somebody else has said.
+func TestOnlyDeedsOfTheSpeakerAreSaidAgain(t *testing.T) {
+	local := &appsChanged{}
+	c := New(NewMemoryBus().Connect(), Options{ID: "c", NodeID: "self"})
+	c.local = local
+	now := time.Now()
+	peer, other := newTestGuard("peer", "c", "", new(bytes.Buffer)), newTestGuard("other", "c", "", new(bytes.Buffer))
+	again := func(k kind, msg []byte) []byte {
+		body := appendString(nil, c.topicOf(k))
+		body = append(body, 5) // ms
+		return peer.seal(kindAgain, appendString(body, string(msg)), now)
+	}
+	deed := peer.seal(kindApp, []byte("shop"), now)
+	for _, tt := range []struct {
+		name      string
+		msg       []byte
+		misrouted int64
+	}{
+		{"a deed", again(kindApp, deed), 0},
+		{"the same once more", again(kindApp, deed), 0},
+		{"what somebody else has said", again(kindApp, other.seal(kindApp, []byte("others"), now)), 1},
+		{"what this node has said", again(kindApp, c.guard.seal(kindApp, []byte("own"), now)), 1},
+		{"a state", again(kindBatch, peer.seal(kindBatch, nil, now)), 1},
+		{"what was said again", again(kindAgain, again(kindApp, peer.seal(kindApp, []byte("nested"), now))), 1},
+	} {
+		before := c.guard.refusals()[string(refusedMisrouted)]
+		c.message(c.ownTopic, tt.msg, now)
+		refused := c.guard.refusals()
+		if n := refused[string(refusedMisrouted)] - before; n != tt.misrouted {
+			t.Errorf("%s: refused as misrouted %d times, want %d", tt.name, n, tt.misrouted)
+		}
+		delete(refused, string(refusedMisrouted))
+		if len(refused) > 0 {
+			t.Errorf("%s: refused %v", tt.name, refused)
+		}
+	}
+	if want := []string{"shop"}; !slices.Equal(local.apps, want) {
+		t.Errorf("%v changed, want %v", local.apps, want)
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	g := newTestGuard("peer", "c", "", new(bytes.Buffer))
 	m := broadcast{app: "app", channel: "x", except: "1.1", at: guardNow, payload: []byte("{}")}
 	term := terminate{"app", "ann", 4009, "bye"}
 	beat := heartbeat{hello: true, seq: 3, digest: 4, claim: 5}
-	for k, body := range map[kind][]byte{kindBroadcast: m.append(nil), kindTerminate: term.append(nil), kindHeartbeat: beat.append(nil), kindBatch: {1, 1, 1}, kindPart: {1, 'x'}} {
+	ask := listen{to: target{"peer", 7}, loss: 1, age: time.Second}
+	again := appendString([]byte("\x01x\x05"), string(g.seal(kindApp, []byte("app"), guardNow)))
+	for k, body := range map[kind][]byte{kindListen: ask.append(nil), kindAgain: again, kindBroadcast: m.append(nil), kindTerminate: term.append(nil), kindHeartbeat: beat.append(nil), kindBatch: {1, 1, 1}, kindPart: {1, 'x'}} {
 		f.Add(g.seal(k, body, guardNow))
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
@@ -185,6 +238,8 @@ func FuzzOpen(f *testing.F) {
 		readRequest(e.body)
 		readPart(e.body)
 		readToldList(e.body)
+		readListen(e.body)
+		readAgain(e.body, func(string, time.Duration, []byte) {})
 	})
 }
 

@@ -263,7 +263,7 @@ func (c *Cluster) again(by *envelope, now time.Time) {
 		env, why := c.guard.examine(msg, now)
 		switch {
 		case why == refusedReplayed, why == late: // it was not missed, or means nothing any more
-		case why == own, why == "" && env.from != by.from:
+		case why == own, why == "" && (env.from != by.from || !env.kind.deed()):
 			c.guard.refuse(refusedMisrouted, &env)
 		case why != "":
 			c.guard.refuse(why, &env)
