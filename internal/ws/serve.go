@@ -23,6 +23,7 @@ var errHeader = errors.New("websocket: request header is too large")
 // and those of a TLS listener too (see Quiet): its handler gives upgrades to
 // ServeHTTP. The error is never nil; it is net.ErrClosed after a stop.
 func (s *Server) Serve(ln net.Listener, api *http.Server) error {
+	defer ln.Close()
 	if err := s.start(); err != nil {
 		return err
 	}

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -347,4 +350,24 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 		<-h.closed
 		_ = p.Close()
 	})
+}
+
+// A server that is stopped before it serves leaves nothing open: a Unix socket
+// would stay behind as a file.
+func TestServeAfterShutdownClosesTheListener(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(handled(&echo{}), Options{})
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(ln, &http.Server{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v, want net.ErrClosed", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket was left behind: %v", err)
+	}
 }
