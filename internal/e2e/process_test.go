@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"sockudo/internal/pushertest"
+	"sockudo/internal/servicetest"
 )
 
 // built is the command, built once for all tests and removed by TestMain.
@@ -58,7 +58,7 @@ type process struct {
 func startProcess(t *testing.T, binary string, a pushertest.App, further map[string]any) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := &process{binary: binary, config: filepath.Join(dir, "config.json"), port: freePort(t)}
+	p := &process{binary: binary, config: filepath.Join(dir, "config.json"), port: servicetest.Port(t)}
 	all := map[string]any{
 		"host": "127.0.0.1", "port": p.port, "shutdown_grace_period": 1,
 		"metrics": map[string]any{"enabled": false}, "admin": map[string]any{"enabled": false},
@@ -93,16 +93,6 @@ func startProcess(t *testing.T, binary string, a pushertest.App, further map[str
 		}
 	})
 	return p
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // start starts the process and returns when it is healthy.

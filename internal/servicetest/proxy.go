@@ -2,6 +2,7 @@ package servicetest
 
 import (
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ type Proxy struct {
 // NewProxy listens on a free port in front of target, host:port.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(Port(t))))
 	if err != nil {
 		t.Fatal(err)
 	}

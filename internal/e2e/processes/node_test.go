@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sockudo/internal/pushertest"
+	"sockudo/internal/servicetest"
 )
 
 const (
@@ -76,7 +77,7 @@ func newNode(t *testing.T, adapter map[string]any, further ...map[string]any) *n
 	if buildErr != nil {
 		t.Fatal(buildErr)
 	}
-	n := &node{addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)), dir: t.TempDir()}
+	n := &node{addr: fmt.Sprintf("127.0.0.1:%d", servicetest.Port(t)), dir: t.TempDir()}
 	if adapter["cluster_health"] == nil {
 		adapter["cluster_health"] = map[string]any{
 			"heartbeat_interval_ms": heartbeat.Milliseconds(),
@@ -148,16 +149,6 @@ func shortDir(t *testing.T) string {
 
 func (n *node) config() string { return filepath.Join(n.dir, "config.json") }
 func (n *node) log() string    { return filepath.Join(n.dir, "log") }
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().(*net.TCPAddr).Port
-}
 
 // launch starts the process and does not wait.
 func (n *node) launch(t *testing.T) {

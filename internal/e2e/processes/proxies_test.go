@@ -102,7 +102,7 @@ func (p *proxy) start(t *testing.T, text string, nodes []string) *node {
 	t.Helper()
 	program := servicetest.Tool(t, p.program)
 	dir := t.TempDir()
-	port := fmt.Sprint(freePort(t))
+	port := fmt.Sprint(servicetest.Port(t))
 	ca := servicetest.Env(t, servicetest.CA)
 	certificate, key := filepath.Join(filepath.Dir(ca), "server.crt"), filepath.Join(filepath.Dir(ca), "server.key")
 	write(t, filepath.Join(dir, "both.pem"), read(t, certificate)+read(t, key))
@@ -111,7 +111,7 @@ func (p *proxy) start(t *testing.T, text string, nodes []string) *node {
 		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:6001", i+1), addr)
 	}
 	pairs = append(pairs, "/etc/ssl/ws.example.com.crt", certificate, "/etc/ssl/ws.example.com.key", key,
-		"/etc/ssl/ws.example.com.pem", filepath.Join(dir, "both.pem"), "localhost:2019", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+		"/etc/ssl/ws.example.com.pem", filepath.Join(dir, "both.pem"), "localhost:2019", fmt.Sprintf("127.0.0.1:%d", servicetest.Port(t)))
 	file := filepath.Join(dir, p.file)
 	write(t, file, strings.NewReplacer(pairs...).Replace(text))
 

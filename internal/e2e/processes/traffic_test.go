@@ -221,7 +221,7 @@ func TestTrafficIsThatOfTheInterestedNodes(t *testing.T) {
 			for _, size := range []int{2, 4, 8} {
 				first := len(nodes)
 				for len(nodes) < size {
-					scrape := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+					scrape := fmt.Sprintf("127.0.0.1:%d", servicetest.Port(t))
 					_, port, _ := net.SplitHostPort(scrape)
 					adapter := m.adapter()
 					adapter["cluster_health"] = map[string]any{"heartbeat_interval_ms": every.Milliseconds(), "node_timeout_ms": 30000}
