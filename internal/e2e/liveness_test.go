@@ -223,9 +223,7 @@ func TestEndOfAConnection(t *testing.T) {
 		eventually(t, "the channel is empty", func() bool {
 			return strings.Contains(api.Get("/channels/presence-end").Body, `"occupied":false`)
 		})
-		if n := s.Hub().Connections(); n != 0 {
-			t.Errorf("%d connections are left", n)
-		}
+		eventually(t, "no connection is left", func() bool { return s.Hub().Connections() == 0 })
 	})
 	t.Run("peer that stops reading", func(t *testing.T) {
 		items(t, 54)
