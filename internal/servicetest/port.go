@@ -1,6 +1,7 @@
 package servicetest
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -13,13 +14,14 @@ var ports struct {
 	given map[int]bool
 }
 
-// Port returns a TCP port of the loopback interface that nothing listens on. It
-// is below those that systems give to outgoing connections: whoever listens on
-// it can leave it and come back, and nobody who dials it meanwhile is connected
-// to itself. No other caller in this process gets it.
+// Port returns a TCP port of the loopback interface that nothing listens on; the
+// one ten thousand above, where a node's admin listener is, is free too. Both
+// are below those that systems give to outgoing connections: whoever listens
+// there can leave and come back, and nobody who dials meanwhile is connected to
+// itself. No other caller in this process gets them.
 func Port(t testing.TB) int {
 	t.Helper()
-	const first, count = 22000, 10000 // above those of test/services
+	const first, count, above = 10100, 1900, 10000 // test/services begins at 12000
 	ports.Lock()
 	defer ports.Unlock()
 	var err error
@@ -28,12 +30,8 @@ func Port(t testing.TB) int {
 		if ports.given[p] {
 			continue
 		}
-		var ln net.Listener
-		if ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p))); err != nil {
+		if err = errors.Join(listened(p), listened(p+above)); err != nil {
 			continue
-		}
-		if err = ln.Close(); err != nil {
-			break
 		}
 		if ports.given == nil {
 			ports.given = map[int]bool{}
@@ -43,4 +41,13 @@ func Port(t testing.TB) int {
 	}
 	t.Fatalf("no free port: %v", err)
 	return 0
+}
+
+// listened tries whether a port is free.
+func listened(port int) error {
+	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return ln.Close()
 }
