@@ -205,12 +205,18 @@ func killedBroker(t *testing.T, s *site) {
 		unready.Seconds(), ready.Seconds(), refused, c.extra)
 }
 
+// list names the first of the messages that were lost.
+func (c count) list(t *testing.T, begin time.Time) {
+	t.Helper()
+	for _, l := range c.losses[:min(len(c.losses), 10)] {
+		t.Logf("lost: %s to %s, published %.3f s after the fault began, answered after %.3f s", l.text, l.ear, l.begun.Sub(begin).Seconds(), l.done.Sub(l.begun).Seconds())
+	}
+}
+
 // lostWithin checks that what was lost was published within a time.
 func lostWithin(t *testing.T, c count, from, until time.Time) {
 	t.Helper()
-	for _, l := range c.losses[:min(len(c.losses), 10)] {
-		t.Logf("lost: %s to %s, published %.3f s after the fault, answered after %.3f s", l.text, l.ear, l.begun.Sub(from).Seconds(), l.done.Sub(l.begun).Seconds())
-	}
+	c.list(t, from)
 	for _, l := range c.late[:min(len(c.late), 10)] {
 		t.Logf("late: %s to %s, published %.3f s after the fault, came after %.3f s", l.text, l.ear, l.begun.Sub(from).Seconds(), l.done.Sub(l.begun).Seconds())
 	}
@@ -353,6 +359,14 @@ func roll(t *testing.T, nodes []*node, where func() *node, back func(n *node)) {
 		e.until(t, "it is back", e.subscribed)
 	}
 	c := account(t, mouths, ears)
+	c.list(t, begin)
+	if c.lost > 0 {
+		for _, e := range ears {
+			for _, s := range e.spans[channel] {
+				t.Logf("%s was subscribed from %.3f s to %.3f s after the fault began", e.name, s.from.Sub(begin).Seconds(), s.until.Sub(begin).Seconds())
+			}
+		}
+	}
 	// One message may overtake the one before, which another node was given.
 	if c.lost > 0 || c.duplicated > 0 || c.due == 0 {
 		t.Errorf("%v; want none lost and none twice", c)

@@ -174,8 +174,14 @@ func (c count) String() string {
 }
 
 // margin is what a message may take after its publisher has its answer. What is
-// accepted later than that before a connection ends has no certain fate.
-const margin = 500 * time.Millisecond
+// accepted later than that before a connection ends has no certain fate. The end
+// is that of what came last, because an ear that stood still sees the close too
+// late; but only up to silence before the close, or nobody would notice a node
+// that goes deaf.
+const (
+	margin  = 500 * time.Millisecond
+	silence = 3 * time.Second
+)
 
 // account counts, when the mouths are hushed. First they say one more message
 // each, behind which nothing can come any more.
@@ -226,6 +232,7 @@ func account(t *testing.T, mouths []*mouth, ears []*ear) (c count) {
 func (e *ear) count(m *mouth, c *count) {
 	all := m.all()
 	times := make([]int, len(all))
+	latest := make([]time.Time, len(e.spans[m.channel])) // when what came last in a span was said
 	before := -1
 	for _, h := range e.heard {
 		number, ok := strings.CutPrefix(h.data, m.name+":")
@@ -244,12 +251,17 @@ func (e *ear) count(m *mouth, c *count) {
 			c.late = append(c.late, fate{fmt.Sprintf("%s (after :%d)", h.data, before), e.name, all[n].begun, h.at})
 		}
 		before = max(before, n)
+		for i, span := range e.spans[m.channel] {
+			if !h.at.Before(span.from) && (span.until.IsZero() || !h.at.After(span.until)) && all[n].begun.After(latest[i]) {
+				latest[i] = all[n].begun
+			}
+		}
 	}
 	for n, s := range all {
 		switch {
 		case !s.accepted:
 			c.extra += times[n]
-		case e.due(m.channel, s):
+		case e.due(m.channel, s, latest):
 			c.due++
 			if times[n] > 0 {
 				c.received++
@@ -269,9 +281,10 @@ func (e *ear) count(m *mouth, c *count) {
 
 // due says whether a message must have come: it was published after the
 // subscription had succeeded, and long enough before it ended.
-func (e *ear) due(channel string, s said) bool {
-	for _, span := range e.spans[channel] {
-		if s.begun.After(span.from) && (span.until.IsZero() || s.done.Add(margin).Before(span.until)) {
+func (e *ear) due(channel string, s said, latest []time.Time) bool {
+	for i, span := range e.spans[channel] {
+		certain := s.done.Add(margin)
+		if s.begun.After(span.from) && (span.until.IsZero() || certain.Before(latest[i]) || certain.Add(silence).Before(span.until)) {
 			return true
 		}
 	}
