@@ -211,6 +211,9 @@ func (c count) list(t *testing.T, begin time.Time) {
 	for _, l := range c.losses[:min(len(c.losses), 10)] {
 		t.Logf("lost: %s to %s, published %.3f s after the fault began, answered after %.3f s", l.text, l.ear, l.begun.Sub(begin).Seconds(), l.done.Sub(l.begun).Seconds())
 	}
+	for _, l := range c.twice[:min(len(c.twice), 10)] {
+		t.Logf("twice: %s to %s, published %.3f s after the fault began, came again after %.3f s", l.text, l.ear, l.begun.Sub(begin).Seconds(), l.done.Sub(l.begun).Seconds())
+	}
 }
 
 // lostWithin checks that what was lost was published within a time.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,25 +153,29 @@ func get(t *testing.T, n *node, path string, into any, pairs ...string) {
 }
 
 // A count is what became of the messages of mouths at ears. A message is lost
-// if it was accepted while the ear was subscribed and did not come.
+// if it was accepted while the ear was subscribed and did not come. It is
+// duplicated if it came twice to one connection. One that was on its way to
+// another node when the ear came back there comes to both connections: again.
 type count struct {
 	sent, accepted, refused    int
 	due, received              int // the messages that had to come, and those of them that came
 	lost, duplicated, disorder int
+	again                      int
 	extra                      int // came although it was refused
 	firstLost, lastLost        time.Time
-	losses, late               []fate
+	losses, late, twice        []fate
 }
 
-// A fate is that of a message that did not come to one ear, or not in order.
+// A fate is that of a message that did not come to one ear, or not once and in
+// order.
 type fate struct {
 	text, ear   string
-	begun, done time.Time // lost: the publish; late: until it came
+	begun, done time.Time // lost: the publish; late and twice: until it came
 }
 
 func (c count) String() string {
-	return fmt.Sprintf("%d sent, %d accepted, %d refused; %d due, %d received, %d lost, %d duplicated, %d out of order",
-		c.sent, c.accepted, c.refused, c.due, c.received, c.lost, c.duplicated, c.disorder)
+	return fmt.Sprintf("%d sent, %d accepted, %d refused; %d due, %d received, %d lost, %d duplicated, %d out of order, %d again to who came back",
+		c.sent, c.accepted, c.refused, c.due, c.received, c.lost, c.duplicated, c.disorder, c.again)
 }
 
 // margin is what a message may take after its publisher has its answer. What is
@@ -231,8 +236,10 @@ func account(t *testing.T, mouths []*mouth, ears []*ear) (c count) {
 // count is called with mu held.
 func (e *ear) count(m *mouth, c *count) {
 	all := m.all()
+	spans := e.spans[m.channel]
 	times := make([]int, len(all))
-	latest := make([]time.Time, len(e.spans[m.channel])) // when what came last in a span was said
+	where := make([]int, len(all))          // the span in which it came last; -1: in none
+	latest := make([]time.Time, len(spans)) // when what came last in a span was said
 	before := -1
 	for _, h := range e.heard {
 		number, ok := strings.CutPrefix(h.data, m.name+":")
@@ -244,17 +251,22 @@ func (e *ear) count(m *mouth, c *count) {
 			e.wrong = append(e.wrong, "nobody said "+h.data)
 			continue
 		}
-		if times[n]++; times[n] > 1 {
+		in := slices.IndexFunc(spans, func(s span) bool {
+			return !h.at.Before(s.from) && (s.until.IsZero() || !h.at.After(s.until))
+		})
+		switch times[n]++; {
+		case times[n] > 1 && in > where[n] && all[n].begun.Before(spans[in].from):
+			c.again++
+		case times[n] > 1:
 			c.duplicated++
-		} else if n < before {
+			c.twice = append(c.twice, fate{h.data, e.name, all[n].begun, h.at})
+		case n < before:
 			c.disorder++
 			c.late = append(c.late, fate{fmt.Sprintf("%s (after :%d)", h.data, before), e.name, all[n].begun, h.at})
 		}
 		before = max(before, n)
-		for i, span := range e.spans[m.channel] {
-			if !h.at.Before(span.from) && (span.until.IsZero() || !h.at.After(span.until)) && all[n].begun.After(latest[i]) {
-				latest[i] = all[n].begun
-			}
+		if where[n] = in; in >= 0 && all[n].begun.After(latest[in]) {
+			latest[in] = all[n].begun
 		}
 	}
 	for n, s := range all {
