@@ -16,12 +16,12 @@ import (
 // itself. Nobody else gets them before the test ends, in other processes neither.
 func Port(t testing.TB) int {
 	t.Helper()
-	const first, count, above = 10100, 1900, 10000 // test/services begins at 12000
+	const first, count = 10100, 1900 // test/services begins at 12000
 	var err error
 	for range 100 {
 		p := first + rand.IntN(count)
 		var claim io.Closer
-		if claim, err = claimed(p); err != nil {
+		if claim, err = claimed(p + above); err != nil {
 			continue
 		}
 		if err = errors.Join(listened(p), listened(p+above)); err != nil {
@@ -35,8 +35,11 @@ func Port(t testing.TB) int {
 	return 0
 }
 
-// claimed takes the UDP port of the same number, which no test uses: it keeps
-// other tests from a TCP port while nobody listens there.
+// above is how far the port of a node's admin listener is from that of the main one.
+const above = 10000
+
+// claimed takes a UDP port, which keeps other tests from the TCP ports while
+// nobody listens there. That of the lower one may be wanted, for HTTP/3.
 func claimed(port int) (io.Closer, error) { return net.ListenPacket("udp", local(port)) }
 
 // listened tries whether a port is free.

@@ -9,12 +9,12 @@ func TestAPortIsKeptUntilTheTestEnds(t *testing.T) {
 		if err := listened(p); err != nil {
 			t.Errorf("the port is not free: %v", err)
 		}
-		if claim, err := claimed(p); err == nil {
+		if claim, err := claimed(p + above); err == nil {
 			_ = claim.Close()
 			t.Error("another test could have got the port")
 		}
 	})
-	claim, err := claimed(p)
+	claim, err := claimed(p + above)
 	if err != nil {
 		t.Fatalf("the port is still kept: %v", err)
 	}
