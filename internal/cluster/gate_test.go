@@ -70,7 +70,12 @@ func TestEventsWaitForNodesThatMayNotHearTheBrokerYet(t *testing.T) {
 		if err := publish(); err == nil {
 			t.Error("accepted while the other node does not hear")
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(2 * time.Second) // its canary is well
+		if err := a.Ready(); err == nil {
+			t.Error("ready although it refuses events")
+		}
+		time.Sleep(3 * time.Second)
+		a.mustBeReady()
 		if err := publish(); err != nil {
 			t.Errorf("refused for a node that does not answer: %v", err)
 		}

@@ -29,7 +29,8 @@ const (
 	refusedCrowd     refusal = "crowd"     // of one node more than there may be
 
 	// Two are no reason to complain: a bus returns what its node published, and on
-	// other topics something may be slower than the goodbye.
+	// other topics something may be slower than the goodbye, or than the same that
+	// was said again.
 	own  refusal = "own"
 	late refusal = "late"
 )
@@ -92,8 +93,9 @@ type source struct {
 	left  uint64 // number of its goodbye; 0: not said
 	seen  window // empty again some time after the goodbye
 
-	recent []recent // a ring
-	oldest int      // in recent
+	again  time.Time // when it last said again what may have been missed
+	recent []recent  // a ring
+	oldest int       // in recent
 
 	holding      bool   // its events wait
 	holds        uint64 // how often they had to
@@ -167,6 +169,9 @@ func (g *guard) judge(e *envelope, now time.Time) refusal {
 		return refusedEpoch
 	}
 	if !s.seen.add(e.number, g.window) {
+		if now.Sub(s.again) < g.timeout {
+			return late
+		}
 		return refusedReplayed
 	}
 	e.from = s

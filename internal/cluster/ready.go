@@ -23,6 +23,8 @@ func (k *core) ready(now time.Time) error {
 		return errBusLost
 	case !k.canary.echo.After(k.restored), !k.hears(now):
 		return errCanary
+	case !k.attended():
+		return errDeaf // it would refuse what is published
 	case k.joined:
 		return nil
 	}

@@ -187,6 +187,13 @@ func (g *guard) passAgain(topic string, e *envelope, now time.Time) (ok, enough 
 	return g.pass(topic, e, now)
 }
 
+// saysAgain notes that what it says again may overtake what it said.
+func (s *source) saysAgain(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.again = now
+}
+
 // note is called with mu held.
 func (s *source) note(topic, number uint64) {
 	if len(s.recent) < recents {
@@ -259,6 +266,7 @@ func (c *Cluster) event(pass func(string, *envelope, time.Time) (ok, enough bool
 
 // again takes what a peer says again.
 func (c *Cluster) again(by *envelope, now time.Time) {
+	by.from.saysAgain(now)
 	ok := readAgain(by.body, func(topic string, age time.Duration, msg []byte) {
 		env, why := c.guard.examine(msg, now)
 		switch {
