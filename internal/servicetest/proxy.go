@@ -6,12 +6,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A Proxy passes TCP connections on to a server until it is told otherwise.
 type Proxy struct {
 	addr   string
 	passed atomic.Int64
+	delay  atomic.Int64 // nanoseconds
 
 	mu      sync.Mutex // guards what follows
 	target  string
@@ -108,6 +110,10 @@ func (p *Proxy) Release() {
 	}
 }
 
+// Slow has what passes wait for so long, in each direction: a network that is far
+// or busy.
+func (p *Proxy) Slow(d time.Duration) { p.delay.Store(int64(d)) }
+
 // Lead passes new connections on to another server, as when a name is given to
 // it. Those that are open stay.
 func (p *Proxy) Lead(target string) {
@@ -168,6 +174,7 @@ func (p *Proxy) pass(from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
+		time.Sleep(time.Duration(p.delay.Load()))
 		p.mu.Lock()
 		held := p.held
 		p.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sockudo/internal/redisconn"
 	"sockudo/internal/servicetest"
@@ -21,6 +22,7 @@ type broker struct {
 	// cutOff keeps the last node from the broker, rejoin lets it back.
 	cutOff func(t *testing.T)
 	rejoin func(t *testing.T)
+	slow   func(d time.Duration) // makes the last node's way to it longer; nil: nothing can
 }
 
 const last = 2 // the node that brokers can cut off
@@ -52,6 +54,7 @@ func redisBroker(t *testing.T) *broker {
 		flush:   func(t *testing.T) { command(t, redisconn.Endpoint{Addrs: []string{addr}}, "FLUSHALL") },
 		cutOff:  func(*testing.T) { proxy.Refuse() },
 		rejoin:  func(t *testing.T) { proxy.Accept(t) },
+		slow:    proxy.Slow,
 	}
 }
 
@@ -151,6 +154,11 @@ func natsBroker(t *testing.T) *broker {
 		rejoin: func(t *testing.T) {
 			for _, p := range proxies {
 				p.Accept(t)
+			}
+		},
+		slow: func(d time.Duration) {
+			for _, p := range proxies {
+				p.Slow(d)
 			}
 		},
 	}

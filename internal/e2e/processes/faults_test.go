@@ -330,6 +330,13 @@ func rollingRestart(t *testing.T, s *site) {
 	roll(t, s.nodes, balanced, func(*node) {})
 }
 
+// distantRestart is the same when what the last node says and hears takes long.
+func distantRestart(t *testing.T, s *site) {
+	s.slow(40 * time.Millisecond)
+	defer s.slow(0)
+	rollingRestart(t, s)
+}
+
 const listeners = 12 // of a rolling restart
 
 // roll restarts nodes one after the other, and waits after each for what comes
